@@ -1,0 +1,1 @@
+"""Tocsin: sends an appeal to the people who asked to hear it."""
