@@ -17,6 +17,10 @@ from typing import Final
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
+from worker.providers import meant, provider
+
+__all__ = ["Address", "AddressError", "fold", "is_role", "parse", "parse_mailbox", "provider", "suggestion"]
+
 #: RFC 5321 4.5.3.1.1, in octets.
 _LOCAL_MOST: Final = 64
 #: RFC 5321 4.5.3.1.3: a path of 256 octets less its angle brackets. It bounds the domain as well.
@@ -312,3 +316,8 @@ def _unquoted(name: str) -> str:
 def is_role(address: Address) -> bool:
     """Whether an office or a machine reads it (RFC 2142, no-reply) rather than a person: worth a warning."""
     return address.canonical.rpartition("@")[0] in _ROLES
+
+
+def suggestion(address: Address) -> str | None:
+    """The domain that was probably meant (gmial.com: gmail.com), for a person to decide; never applied."""
+    return meant(address.domain)

@@ -11,8 +11,6 @@ from functools import cache
 from types import MappingProxyType
 from typing import Final
 
-from worker.addresses import Address
-
 _COUNTRY_ENDS: Final = (
     "at be ca ch cl cn co.id co.il co.in co.jp co.kr co.nz co.th co.uk co.za com.ar com.au com.br com.cn "
     "com.co com.hk com.mx com.my com.pe com.ph com.sg com.tr com.tw com.ua com.ve com.vn cz de dk es fi fr "
@@ -63,10 +61,11 @@ def _slips() -> Mapping[str, str]:
     """Every single slip (two letters swapped, one left out, one doubled) in a well-known name."""
     slips = dict.fromkeys(("gmail.co", "gmail.cm", "gmail.om", "gmail.co.uk", "gmai.com"), "gmail.com")
     known = frozenset(_SLIPPERY.split())
-    for meant in sorted(known):
-        name, _, end = meant.partition(".")
-        slips |= {f"{slip}.{end}": meant for slip in _slips_of(name)}
-    return {slip: meant for slip, meant in slips.items() if slip not in known | _REAL | _providers().keys()}
+    for domain in sorted(known):
+        name, _, end = domain.partition(".")
+        slips |= {f"{slip}.{end}": domain for slip in _slips_of(name)}
+    real = known | _REAL | _providers().keys()
+    return {slip: domain for slip, domain in slips.items() if slip not in real}
 
 
 def _slips_of(name: str) -> set[str]:
@@ -77,10 +76,9 @@ def _slips_of(name: str) -> set[str]:
     return left_out | doubled | swapped
 
 
-def suggestion(address: Address) -> str | None:
+def meant(domain: str) -> str | None:
     """The domain that was probably meant (gmial.com: gmail.com), or None where nothing looks wrong."""
-    domain = address.domain
     head, _, end = domain.rpartition(".")
     mended = f"{head}.{_ENDS_MEANT.get(end, end)}"
-    meant = _slips().get(mended, mended)
-    return None if meant == domain else meant
+    likely = _slips().get(mended, mended)
+    return None if likely == domain else likely

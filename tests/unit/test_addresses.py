@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.addresses import Address, AddressError, fold, is_role, parse, parse_mailbox
+from worker.addresses import Address, AddressError, fold, is_role, parse, parse_mailbox, suggestion
 
 #: 253 octets, the longest domain there is.
 LONGEST_DOMAIN = ("a" * 49 + ".") * 5 + "org"
@@ -273,6 +273,13 @@ def test_smtputf8(text: str, needs: bool) -> None:  # noqa: FBT001 - a parametri
 def test_role(text: str, role: bool) -> None:  # noqa: FBT001 - a parametrised expectation
     """RFC 2142 mailboxes and no-reply machines are told apart from people."""
     assert is_role(parse(text)) is role
+
+
+def test_suggestion() -> None:
+    """A likely slip in the domain is only suggested: the address stays as it was typed."""
+    address = parse("anna@gmial.com")
+    assert (suggestion(address), address.domain) == ("gmail.com", "gmial.com")
+    assert suggestion(parse("anna@example.org")) is None
 
 
 # --- laws ---
