@@ -1,0 +1,508 @@
+"""The rules of the opt-out link, asked of the app itself; the server around it has its own tests."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from starlette.types import ASGIApp, Message
+
+from worker.errors import Unavailable
+from worker.web import BY_PAGE, ONE_CLICK, create_app
+
+FILES: Mapping[str, str] = {
+    path.name: path.read_text("utf-8")
+    for path in (Path(__file__).parents[2] / "templates" / "web").iterdir()
+    if path.is_file()
+}
+URLENCODED = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data; boundary=--b"
+CLICK = b"List-Unsubscribe=One-Click"
+CLICK_PARTS = (
+    b'----b\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n----b--\r\n'
+)
+BUTTON = b"choice=stop"
+GOOD = "goodmark"
+KIB_64 = 64 * 1024
+
+
+@dataclass(frozen=True)
+class About:
+    """What a link is about."""
+
+    sender: str = "Example Equality"
+    list_title: str = "Urgent appeals"
+    language: str = ""
+    discreet: bool = False
+    test: bool = False
+
+
+@dataclass
+class Memory:
+    """The declared double of `OptOuts`: it keeps what the app asks of it in memory."""
+
+    known: dict[str, About] = field(default_factory=lambda: {GOOD: About()})
+    opted_out: list[tuple[str, str]] = field(default_factory=list)
+    fault: Exception | None = None
+
+    def describe(self, token: str) -> About | None:
+        """Tell what a link is about."""
+        if self.fault:
+            raise self.fault
+        return self.known.get(token)
+
+    def opt_out(self, token: str, how: str) -> bool:
+        """Remember an opt-out."""
+        if self.fault:
+            raise self.fault
+        if token in self.known:
+            self.opted_out.append((token, how))
+        return token in self.known
+
+
+def app_of(memory: Memory, *, https: bool = False, patience: float = 5) -> ASGIApp:
+    """Build the app over the double."""
+    return create_app(memory, FILES, https=https, patience=patience)
+
+
+def ask(
+    app: ASGIApp,
+    method: str,
+    path: str = f"/o/{GOOD}",
+    body: bytes | AsyncIterator[bytes] | None = None,
+    **headers: str,
+) -> httpx.Response:
+    """Send one request; header names are written with underscores."""
+
+    async def sent() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://pages.example.org") as client:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            return await client.request(method, path, content=body, headers=named)
+
+    return asyncio.run(sent())
+
+
+def post(app: ASGIApp, kind: str, *received: Message) -> int:
+    """Hand the app a POST as a server would, message by message, and return the status it answers."""
+    statuses: list[int] = []
+    waiting = list(received)
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": f"/o/{GOOD}",
+        "query_string": b"",
+        "headers": [(b"content-type", kind.encode("latin-1"))],
+    }
+
+    async def receive() -> Message:
+        return waiting.pop(0)
+
+    async def send(message: Message) -> None:
+        statuses.extend([message["status"]] if "status" in message else [])
+
+    async def handled() -> None:
+        await app(scope, receive, send)
+
+    asyncio.run(handled())
+    (status,) = statuses
+    return status
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "PROPFIND"])
+@pytest.mark.parametrize("path", [f"/o/{GOOD}", f"/o/{GOOD}?List-Unsubscribe=One-Click", "/o/forged"])
+def test_only_post_changes_anything(method: str, path: str) -> None:
+    """U2: no other method changes anything, even with the one-click form in its query and its body."""
+    memory = Memory()
+    response = ask(app_of(memory), method, path, CLICK, content_type=URLENCODED)
+    assert memory.opted_out == []
+    assert response.status_code in {200, 204, 404, 405}
+
+
+@pytest.mark.parametrize(("body", "kind"), [(CLICK, URLENCODED), (CLICK_PARTS, MULTIPART)])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"user_agent": ""},
+        {"origin": "https://elsewhere.example.com", "referer": "https://elsewhere.example.com/x"},
+        {"sec_fetch_site": "cross-site", "cookie": "a=b"},
+        {"accept": "text/plain", "accept_language": "ru"},
+    ],
+)
+def test_one_click(body: bytes, kind: str, headers: dict[str, str]) -> None:
+    """U1: both encodings opt out at once and answer 200, whatever the agent, the origin and the cookies."""
+    memory = Memory()
+    response = ask(app_of(memory), "POST", body=body, content_type=kind, **headers)
+    assert (response.status_code, response.text) == (200, "Unsubscribed.\n")
+    assert response.headers["content-type"].startswith("text/plain")
+    assert "set-cookie" not in response.headers
+    assert memory.opted_out == [(GOOD, ONE_CLICK)]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"list-unsubscribe=ONE-CLICK", URLENCODED),
+        (b"List%2DUnsubscribe=One%2DClick", URLENCODED),
+        (b"a=b&List-Unsubscribe=One-Click&c=d", URLENCODED),
+        (CLICK, f"{URLENCODED}; charset=UTF-8"),
+        (CLICK, f'{URLENCODED}; charset="utf-8"'),
+        (CLICK, URLENCODED.upper()),
+        (CLICK_PARTS, 'Multipart/Form-Data; Boundary="--b"'),
+        (CLICK_PARTS + b"epilogue", MULTIPART),
+        (CLICK_PARTS.replace(b'"', b""), MULTIPART),
+    ],
+)
+def test_one_click_as_others_write_it(body: bytes, kind: str) -> None:
+    """The same form in another's spelling (case, quoting, escapes, extra fields) is the same form."""
+    memory = Memory()
+    assert ask(app_of(memory), "POST", body=body, content_type=kind).status_code == 200
+    assert memory.opted_out == [(GOOD, ONE_CLICK)]
+
+
+@pytest.mark.parametrize(("body", "how"), [(CLICK, ONE_CLICK), (BUTTON, BY_PAGE)])
+def test_the_second_time_is_as_the_first(body: bytes, how: str) -> None:
+    """U4: a repeated POST gets the very same answer."""
+    memory = Memory()
+    app = app_of(memory)
+    first, second = (ask(app, "POST", body=body, content_type=URLENCODED) for _ in range(2))
+    assert (first.status_code, first.content) == (second.status_code, second.content)
+    assert memory.opted_out == [(GOOD, how)] * 2
+
+
+@pytest.mark.parametrize(
+    "path", [f"/o/{GOOD}/", "/o/", "/o", f"/o/{GOOD}/x", "/", "/O/" + GOOD, "//o/" + GOOD]
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_there_is_no_redirect(method: str, path: str) -> None:
+    """RFC 8058 3.1: nothing is ever answered with a redirect; another path is simply not found."""
+    memory = Memory()
+    response = ask(app_of(memory), method, path, CLICK, content_type=URLENCODED)
+    assert response.status_code == 404
+    assert memory.opted_out == []
+
+
+def test_the_button_of_the_page() -> None:
+    """The page's own form, posted as it stands, opts out and says so on a page."""
+    memory = Memory()
+    app = app_of(memory)
+    assert 'name="choice" value="stop"' in ask(app, "GET").text
+    done = ask(app, "POST", body=BUTTON, content_type=URLENCODED)
+    assert done.status_code == 200
+    assert "Done. We will stop these emails." in done.text
+    assert memory.opted_out == [(GOOD, BY_PAGE)]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"", URLENCODED, 400),
+        (b"List-Unsubscribe=", URLENCODED, 400),
+        (b"List-Unsubscribe=Two-Click", URLENCODED, 400),
+        (b"List-Unsubscribe=One-Click ", URLENCODED, 400),
+        (b"One-Click=List-Unsubscribe", URLENCODED, 400),
+        (b"choice=", URLENCODED, 400),
+        (b"choice=stop\0", URLENCODED, 400),
+        (b"\xff\xfe\x00", URLENCODED, 400),
+        (b"&".join([b"a=b"] * 1000) + b"&" + CLICK, URLENCODED, 400),
+        (CLICK, MULTIPART, 400),
+        (CLICK_PARTS, "multipart/form-data", 400),
+        (CLICK_PARTS, "multipart/form-data; boundary=", 400),
+        (CLICK_PARTS, f"multipart/form-data; boundary={'b' * 300}", 400),
+        (CLICK_PARTS.replace(b'name="List-Unsubscribe"', b'name="x"'), MULTIPART, 400),
+        (CLICK_PARTS.replace(b"form-data;", b'form-data; filename="x";'), MULTIPART, 400),
+        (CLICK_PARTS.replace(b"Content-Disposition", b"Content-Whatever"), MULTIPART, 400),
+        (CLICK_PARTS[:60], MULTIPART, 400),
+        (CLICK, "text/plain", 415),
+        (CLICK, "", 415),
+        (CLICK, "application/json", 415),
+        (b'{"List-Unsubscribe":"One-Click"}', "application/json", 415),
+        (CLICK, f"{URLENCODED}x", 415),
+        (CLICK.decode().encode("utf-16"), f"{URLENCODED}; charset=utf-16", 415),
+        (CLICK_PARTS, f"{MULTIPART}; charset=utf-7", 415),
+        (CLICK_PARTS, f"{MULTIPART}; charset=undefined", 415),
+        (CLICK_PARTS, f"{MULTIPART}; charset=punycode", 415),
+    ],
+)
+def test_anything_else_is_refused(body: bytes, kind: str, status: int) -> None:
+    """A POST that is neither of the two forms, or comes in a strange encoding, changes nothing."""
+    memory = Memory()
+    response = ask(app_of(memory), "POST", body=body, content_type=kind)
+    assert response.status_code == status
+    assert "nothing has changed" in response.text
+    assert memory.opted_out == []
+
+
+def test_no_content_type_is_refused() -> None:
+    """A body that does not say what it is, is not read."""
+    memory = Memory()
+    assert ask(app_of(memory), "POST", body=CLICK).status_code == 415
+    assert memory.opted_out == []
+
+
+@pytest.mark.parametrize("packing", ["gzip", "deflate", "br", "gzip, identity", "x" * 200])
+def test_packed_bodies_are_refused(packing: str) -> None:
+    """A packed body is not unpacked, so none can burst."""
+    memory = Memory()
+    response = ask(app_of(memory), "POST", body=CLICK, content_type=URLENCODED, content_encoding=packing)
+    assert response.status_code == 415
+    assert memory.opted_out == []
+
+
+@pytest.mark.parametrize(("size", "status"), [(KIB_64, 200), (KIB_64 + 1, 413), (50 * KIB_64, 413)])
+@pytest.mark.parametrize("declared", [True, False])
+def test_large_bodies(size: int, status: int, declared: bool) -> None:  # noqa: FBT001 - a parameter of the table
+    """A body over 64 KiB is refused with 413, whether it says its length or not."""
+    memory = Memory()
+    body = CLICK + b"&x=" + b"y" * (size - len(CLICK) - 3)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 10_000):
+            yield body[at : at + 10_000]
+
+    response = ask(app_of(memory), "POST", body=body if declared else pieces(), content_type=URLENCODED)
+    assert response.status_code == status
+    assert bool(memory.opted_out) == (status == 200)
+    if status == 413:
+        assert response.headers["connection"] == "close"
+
+
+def test_a_body_that_does_not_come() -> None:
+    """A client that stops in the middle of its body is told so, and changes nothing."""
+    memory = Memory()
+
+    async def halting() -> AsyncIterator[bytes]:
+        yield CLICK
+        await asyncio.Event().wait()
+
+    response = ask(app_of(memory, patience=0.05), "POST", body=halting(), content_type=URLENCODED)
+    assert response.status_code == 408
+    assert response.headers["connection"] == "close"
+    assert memory.opted_out == []
+
+
+def test_a_client_that_leaves() -> None:
+    """A client gone before its body was whole changes nothing and raises nothing."""
+    memory = Memory()
+    begun: Message = {"type": "http.request", "body": CLICK, "more_body": True}
+    assert post(app_of(memory), URLENCODED, begun, {"type": "http.disconnect"}) == 400
+    assert memory.opted_out == []
+
+
+@pytest.mark.parametrize("body", [CLICK, BUTTON])
+def test_unknown_and_forged_marks_get_the_same(body: bytes) -> None:
+    """U3: a mark that is not ours is a 404 without a change, and every such answer is the same."""
+    memory = Memory()
+    app = app_of(memory)
+    marks = (
+        "forged",
+        GOOD + "x",
+        GOOD.upper(),
+        "a" * 5_000,
+        "%00",
+        "..",
+        "%2e%2e%2f",
+        "%F0%9F%8E%89",
+        "{{7*7}}",
+    )
+    asked = [ask(app, "GET", f"/o/{mark}") for mark in marks]
+    posted = [ask(app, "POST", f"/o/{mark}", body, content_type=URLENCODED) for mark in marks]
+    assert {response.status_code for response in (*asked, *posted)} == {404}
+    assert len({response.content for response in (*asked, *posted)}) == 1
+    assert memory.opted_out == []
+
+
+def test_a_refused_form_tells_nothing_about_the_mark() -> None:
+    """A bad body gets the same answer for a good mark and a bad one."""
+    app = app_of(Memory())
+    good, bad = (ask(app, "POST", f"/o/{mark}", b"x", content_type=URLENCODED) for mark in (GOOD, "bad"))
+    assert (good.status_code, good.content) == (bad.status_code, bad.content) == (400, good.content)
+
+
+@pytest.mark.parametrize(("method", "body"), [("GET", None), ("POST", CLICK), ("POST", BUTTON)])
+@pytest.mark.parametrize(
+    ("fault", "status"), [(Unavailable("no database"), 503), (RuntimeError("a bug"), 500)]
+)
+def test_never_a_false_done(method: str, body: bytes | None, fault: Exception, status: int) -> None:
+    """When the opt-out could not be stored, the answer is 5xx with Retry-After and never "done"."""
+    response = ask(app_of(Memory(fault=fault)), method, body=body, content_type=URLENCODED)
+    assert response.status_code == status
+    assert int(response.headers["retry-after"]) > 0
+    assert "Not done yet" in response.text
+    assert "Unsubscribed" not in response.text
+    assert "database" not in response.text
+    assert "bug" not in response.text
+
+
+ANSWERS = [
+    ("GET", f"/o/{GOOD}", b"", None, 200),
+    ("POST", f"/o/{GOOD}", CLICK, None, 200),
+    ("POST", f"/o/{GOOD}", BUTTON, None, 200),
+    ("OPTIONS", f"/o/{GOOD}", b"", None, 204),
+    ("GET", "/healthz", b"", None, 200),
+    ("GET", "/o/forged", b"", None, 404),
+    ("GET", "/favicon.ico", b"", None, 404),
+    ("DELETE", f"/o/{GOOD}", b"", None, 405),
+    ("POST", "/healthz", b"", None, 405),
+    ("POST", f"/o/{GOOD}", b"x" * 100_000, None, 413),
+    ("GET", f"/o/{GOOD}", b"x" * 100_000, None, 413),
+    ("POST", f"/o/{GOOD}", b"", None, 400),
+    ("GET", f"/o/{GOOD}", b"", Unavailable("away"), 503),
+    ("GET", f"/o/{GOOD}", b"", RuntimeError("bug"), 500),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "fault", "status"), ANSWERS)
+@pytest.mark.parametrize("https", [True, False])
+def test_headers_of_every_answer(
+    method: str,
+    path: str,
+    body: bytes,
+    fault: Exception | None,
+    status: int,
+    https: bool,  # noqa: FBT001 - a parameter of the table
+) -> None:
+    """Every answer, errors included, keeps out scripts, frames, caches, search engines and referrers."""
+    app = app_of(Memory(fault=fault), https=https)
+    response = ask(app, method, path, body, content_type=URLENCODED)
+    assert response.status_code == status
+    policy = response.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "frame-ancestors 'none'" in policy
+    assert response.headers["referrer-policy"] == "no-referrer"
+    assert "noindex" in response.headers["x-robots-tag"]
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert ("strict-transport-security" in response.headers) == https
+    assert not {"set-cookie", "server", "location", "access-control-allow-origin"} & set(response.headers)
+
+
+def test_options_says_what_the_link_takes() -> None:
+    """OPTIONS names the methods, and 405 does so too."""
+    app = app_of(Memory())
+    assert ask(app, "OPTIONS").headers["allow"] == "GET, HEAD, OPTIONS, POST"
+    assert ask(app, "DELETE").headers["allow"]
+
+
+def test_health() -> None:
+    """The health page answers without touching the database."""
+    response = ask(app_of(Memory(fault=Unavailable("away"))), "GET", "/healthz")
+    assert (response.status_code, response.text) == (200, "ok\n")
+
+
+@pytest.mark.parametrize(
+    ("mail", "browser", "heading"),
+    [
+        ("ru", "en", "Больше не присылать эти письма?"),
+        ("en", "ru", "Stop these emails?"),
+        ("", "ru-RU,ru;q=0.9,en;q=0.8", "Больше не присылать эти письма?"),
+        ("cy", "", "Stop these emails?"),
+        ("", ",;q=x" * 1000, "Stop these emails?"),
+    ],
+)
+def test_language(mail: str, browser: str, heading: str) -> None:
+    """The page speaks the mail's language, else the browser's, else English."""
+    app = app_of(Memory({GOOD: About(language=mail)}))
+    assert heading in ask(app, "GET", accept_language=browser).text
+
+
+def test_the_discreet_page() -> None:
+    """A discreet link shows no list before, and neither list nor sender after."""
+    app = app_of(Memory({GOOD: About(sender="Letters", discreet=True)}))
+    before = ask(app, "GET").text
+    after = ask(app, "POST", body=BUTTON, content_type=URLENCODED).text
+    assert "Letters" in before
+    assert "Urgent appeals" not in before + after
+
+
+def test_a_test_mails_link() -> None:
+    """The link of a test mail says that it changes nothing, and works."""
+    app = app_of(Memory({GOOD: About(test=True)}))
+    assert "test email" in ask(app, "GET").text
+    done = ask(app, "POST", body=BUTTON, content_type=URLENCODED)
+    assert "nothing has changed" in done.text
+    assert ask(app, "POST", body=CLICK, content_type=URLENCODED).status_code == 200
+
+
+def test_no_answer_repeats_the_mark() -> None:
+    """No page holds the mark, so that a saved or shared page lets nobody act for the reader."""
+    app = app_of(Memory())
+    answers = [ask(app, "GET"), ask(app, "POST", body=BUTTON, content_type=URLENCODED)]
+    answers += [ask(app, "GET", "/o/forgedmark"), ask(app, "POST", body=b"x", content_type=URLENCODED)]
+    for answer in answers:
+        assert GOOD not in answer.text
+        assert "forgedmark" not in answer.text
+
+
+PIECES = st.sampled_from(
+    [
+        CLICK,
+        BUTTON,
+        b"&",
+        b"=",
+        b"%",
+        b"%zz",
+        b";",
+        b"----b",
+        b"--",
+        b"\r\n",
+        b"\n",
+        b"\0",
+        b"\xff",
+        b'name="',
+        b'"',
+    ]
+)
+BODIES = st.one_of(st.binary(max_size=200), st.lists(PIECES, max_size=12).map(b"".join))
+
+
+@settings(max_examples=150, deadline=None)
+@given(BODIES, st.sampled_from([URLENCODED, MULTIPART]))
+@example(b"=" * 100, URLENCODED)
+@example(b"----b\r\n\r\n\r\n----b--", MULTIPART)
+def test_any_body(body: bytes, kind: str) -> None:
+    """No body breaks the form reader, and none without one of the two forms in it opts anybody out."""
+    memory = Memory()
+    response = ask(app_of(memory), "POST", body=body, content_type=kind)
+    assert response.status_code in {200, 400}
+    assert bool(memory.opted_out) == (response.status_code == 200)
+    if memory.opted_out:
+        assert CLICK in body or BUTTON in body
+
+
+KINDS = st.one_of(
+    st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=60),
+    st.lists(
+        st.sampled_from(
+            [
+                URLENCODED,
+                "multipart/form-data",
+                ";",
+                " ",
+                "boundary=",
+                "boundary*=",
+                "charset=",
+                "charset*0*=",
+                '"',
+                "b",
+            ]
+        ),
+        max_size=8,
+    ).map("".join),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(KINDS)
+def test_any_content_type(kind: str) -> None:
+    """No Content-Type breaks the form reader."""
+    whole: Message = {"type": "http.request", "body": CLICK_PARTS, "more_body": False}
+    assert post(app_of(Memory()), kind, whole) in {200, 400, 415}

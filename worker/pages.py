@@ -1,0 +1,152 @@
+"""The words and pages that a reader sees after following a link in a mail, as texts in and texts out.
+
+Owns the templates, the languages and the style sheet of `templates/web`, and the content policy that allows
+that style sheet and nothing else. Refuses: scripts, third parties, and a list's name on a discreet page.
+"""
+
+import base64
+import hashlib
+import string
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from typing import Final, Protocol
+
+from jinja2 import DictLoader, StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup
+
+from worker.errors import WrongUse
+
+#: The pages there are: before, after, and the three ways in which it did not happen.
+NAMES: Final = ("ask", "done", "lost", "refused", "away")
+#: The language of last resort, whose words every other language must have.
+DEFAULT_LANGUAGE: Final = "en"
+
+
+class Page(Protocol):
+    """What an opt-out link is about, as far as its page may tell."""
+
+    @property
+    def sender(self) -> str:
+        """The name the mails come from; for the discreet form the neutral one; "" for none."""
+
+    @property
+    def list_title(self) -> str:
+        """The list's public title; never shown on a discreet page."""
+
+    @property
+    def language(self) -> str:
+        """Language tag of the mail, or ""."""
+
+    @property
+    def discreet(self) -> bool:
+        """Whether the page may name no cause and no organisation but `sender`."""
+
+    @property
+    def test(self) -> bool:
+        """Whether the link came from a test mail, so that there is nobody to opt out."""
+
+
+class Pages:
+    """The pages' templates, words and style, read once and tried out."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self._words = dict(_languages(files))
+        # Browsers hash the style after folding line ends, so it must leave here with plain ones.
+        style = _file(files, "style.css").replace("\r\n", "\n")
+        if "</" in style:
+            raise WrongUse("templates/web/style.css holds '</', which would end it early")
+        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        #: The Content-Security-Policy of every answer: our one style sheet, our own form, and nothing else.
+        self.policy = (
+            f"default-src 'none'; style-src 'sha256-{digest}'; form-action 'self'; "
+            "base-uri 'none'; frame-ancestors 'none'"
+        )
+        environment = ImmutableSandboxedEnvironment(
+            loader=DictLoader(files), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        )
+        environment.globals["style"] = Markup(style)  # noqa: S704 - our own file, checked above
+        try:
+            self._templates = {name: environment.get_template(f"{name}.html") for name in NAMES}
+            self._rehearse()
+        except (TemplateError, KeyError, ValueError) as error:
+            raise WrongUse(f"the pages in templates/web do not render: {error}") from error
+
+    def render(self, name: str, about: Page | None, accepted: Iterable[str] = ()) -> str:
+        """Return a page in the mail's language, else the first of `accepted` that we have, else English."""
+        wanted = (about.language if about else "", *accepted)
+        language = next((found for tag in wanted if (found := self._match(tag))), DEFAULT_LANGUAGE)
+        discreet = about is not None and about.discreet
+        return self._templates[name].render(
+            say=partial(_sentence, self._words[language]),
+            language=language,
+            direction=self._words[language]["direction"],
+            sender=about.sender if about else "",
+            # Withheld here and not in the templates, so that no template can forget it.
+            list_title=about.list_title if about and not discreet else "",
+            discreet=discreet,
+            test=about is not None and about.test,
+        )
+
+    def _rehearse(self) -> None:
+        """Render every page in every language, so that a slip shows at the start and not to a reader."""
+        for language, name in product(self._words, NAMES):
+            for sample in _SAMPLES:
+                self.render(name, replace(sample, language=language))
+
+    def _match(self, tag: str) -> str:
+        """Return the language we have for a tag ("ru-RU" is served by "ru"), or ""."""
+        lowered = tag.lower()
+        return next((each for each in (lowered, lowered.partition("-")[0]) if each in self._words), "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """A page's facts to rehearse with."""
+
+    sender: str = "A"
+    list_title: str = "B"
+    language: str = DEFAULT_LANGUAGE
+    discreet: bool = False
+    test: bool = False
+
+
+_SAMPLES: Final = (_Sample(), _Sample(discreet=True), _Sample(sender="", list_title="", test=True))
+
+
+def _sentence(words: Mapping[str, str], key: str, **values: str) -> Markup:
+    """Put values into one of the sentences, each kept apart from the direction of the text around it."""
+    isolated = {place: Markup("<bdi>{}</bdi>").format(value) for place, value in values.items()}
+    return Markup(string.Template(str(Markup.escape(words[key]))).substitute(isolated))  # noqa: S704 - both parts are escaped
+
+
+def _file(files: Mapping[str, str], name: str) -> str:
+    """Return one of the texts, or say which is missing."""
+    try:
+        return files[name]
+    except KeyError as error:
+        raise WrongUse(f"templates/web/{name} is missing") from error
+
+
+def _languages(files: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Yield each language and its words, every one with the same keys as English."""
+    expected = _words(files, f"{DEFAULT_LANGUAGE}.toml").keys()
+    for name in sorted(name for name in files if name.endswith(".toml")):
+        words = _words(files, name)
+        if odd := sorted(words.keys() ^ expected):
+            raise WrongUse(f"templates/web/{name} lacks, or alone has: {', '.join(odd)}")
+        yield name.removesuffix(".toml"), words
+
+
+def _words(files: Mapping[str, str], name: str) -> Mapping[str, str]:
+    """Read the words of one language."""
+    try:
+        words = tomllib.loads(_file(files, name))
+    except tomllib.TOMLDecodeError as error:
+        raise WrongUse(f"templates/web/{name} is not valid TOML: {error}") from error
+    if odd := sorted(key for key, text in words.items() if not isinstance(text, str)):
+        raise WrongUse(f"templates/web/{name} needs a text for: {', '.join(odd)}")
+    return words
