@@ -1,0 +1,238 @@
+"""The tables, and the constraints that make a second send impossible.
+
+Owns the shape of the store, the same on SQLite and PostgreSQL. Refuses: queries (they live in the
+adapters) and defaults that depend on a clock. Every time is UTC seconds since the epoch.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+#: SQLite gives its fast rowid only to a column spelled INTEGER.
+Id = BigInteger().with_variant(Integer, "sqlite")
+#: The keyed hash of a canonical address (sealing.Keyring.address_key).
+AddressKey = LargeBinary(16)
+
+lists = Table(
+    "lists",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("slug", String(64), nullable=False, unique=True),
+    Column("title", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+people = Table(
+    "people",
+    metadata,
+    # Minted before sealing, because the seal binds it; so never by the database.
+    Column("id", Id, primary_key=True, autoincrement=False),
+    Column("address_key", AddressKey, nullable=False, unique=True),
+    Column("sealed", LargeBinary, nullable=False),
+    # Coarse on purpose (google, microsoft, … other): pacing needs it, and it names nobody.
+    Column("provider", String(16), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
+
+consents = Table(
+    "consents",
+    metadata,
+    Column("id", Id, primary_key=True),
+    # Of basis, source and wording together: a wording may be longer than an index entry can be.
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("basis", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("wording", Text, nullable=False),
+)
+
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("list_id", ForeignKey("lists.id"), nullable=False),
+    Column("person_id", ForeignKey("people.id"), nullable=False),
+    Column("consent_id", ForeignKey("consents.id"), nullable=False),
+    Column("consented_at", Double),
+    Column("joined_at", Double, nullable=False),
+    # In this order, so that a launch walks one list by person without sorting.
+    PrimaryKeyConstraint("list_id", "person_id"),
+    Index(None, "person_id"),
+)
+
+imports = Table(
+    "imports",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("started_at", Double, nullable=False),
+    Column("finished_at", Double),
+)
+
+#: Rows of an import on their way in: nobody is a member until all of them are (one last transaction).
+staged = Table(
+    "staged",
+    metadata,
+    Column("import_id", ForeignKey("imports.id"), nullable=False),
+    Column("address_key", AddressKey, nullable=False),
+    Column("person_id", Id, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("provider", String(16), nullable=False),
+    Column("consent_id", Id, nullable=False),
+    Column("consented_at", Double),
+    PrimaryKeyConstraint("import_id", "address_key"),
+)
+
+suppressions = Table(
+    "suppressions",
+    metadata,
+    # No foreign key to people: it outlives them (erasure keeps the "no").
+    Column("address_key", AddressKey, nullable=False),
+    # "all", or "list:<id>".
+    Column("scope", String(32), nullable=False),
+    Column("reason", String(32), nullable=False),
+    Column("source", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    PrimaryKeyConstraint("address_key", "scope"),
+)
+
+campaigns = Table(
+    "campaigns",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", String(80), nullable=False, unique=True),
+    Column("appeal", String(64), nullable=False),
+    # Frozen at planning: the edition (content, look, identities) and the audience rule, as JSON.
+    Column("edition", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    # Why it stands still, for the operator; empty when nothing is wrong.
+    Column("notice", Text, nullable=False, server_default=""),
+    Column("created_at", Double, nullable=False),
+    Column("created_by", String(64), nullable=False),
+    Column("approved_by", String(64)),
+    Column("start_at", Double, nullable=False),
+    Column("time_zone", String(64), nullable=False),
+    Column("not_after", Double),
+    # The last person the launch has written a delivery for; the launch is whole when launched_at is set.
+    Column("launch_cursor", Id, nullable=False, server_default="0"),
+    Column("launched_at", Double),
+    Column("audience", Integer),
+    Column("finished_at", Double),
+    CheckConstraint(
+        "state IN ('awaiting','scheduled','running','paused','cancelled','finished')", name="state"
+    ),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),
+    Column("campaign_id", ForeignKey("campaigns.id"), nullable=False),
+    # Open while a delivery in it is; done ones are left alone by every sweep.
+    Column("done", Integer, nullable=False, server_default="0"),
+    Column("due_at", Double, nullable=False),
+    # When its doorbell last rang (a task with its id was enqueued); null = never.
+    Column("rung_at", Double),
+    # The lease in force; null = free to take. No foreign key: leases refer to batches.
+    Column("lease_id", Id),
+    Index("ix_batches_open", "due_at", sqlite_where=text("done = 0"), postgresql_where=text("done = 0")),
+    Index(None, "campaign_id"),
+)
+
+#: One row per time that somebody took a batch in hand. Its id is the fence: every later write names it.
+leases = Table(
+    "leases",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("batch_id", ForeignKey("batches.id"), nullable=False),
+    # The journal of the process that holds it: boot id, process id and a nonce.
+    Column("owner", String(128), nullable=False),
+    Column("until", Double, nullable=False),
+    # Set when nothing is in that owner's hands any more.
+    Column("ended_at", Double),
+    Index(
+        "ix_leases_held",
+        "until",
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("campaign_id", ForeignKey("campaigns.id"), nullable=False),
+    Column("person_id", Id, nullable=False),
+    Column("address_key", AddressKey, nullable=False),
+    Column("batch_id", ForeignKey("batches.id"), nullable=False),
+    # The list that reaches this person in this campaign: an opt-out from it counts here too.
+    Column("list_id", ForeignKey("lists.id"), nullable=False),
+    Column("provider", String(16), nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("reason", String(40), nullable=False, server_default=""),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("due_at", Double, nullable=False, server_default="0"),
+    Column("lease_id", Id),
+    Column("reply_code", Integer),
+    Column("reply_status", String(12)),
+    # Scrubbed: no address, no mark (deliveries.scrub).
+    Column("reply_text", Text),
+    Column("settled_at", Double),
+    # Promise 1, held by the database itself: one campaign, one person, one row.
+    UniqueConstraint("campaign_id", "address_key"),
+    CheckConstraint(
+        "state IN ('queued','sending','sent','deferred','bounced','unconfirmed','skipped','expired')",
+        name="state",
+    ),
+    # Open rows only: a settled delivery costs no index, and a batch in hand is found at once.
+    Index(
+        "ix_deliveries_open",
+        "batch_id",
+        sqlite_where=text("state IN ('queued','sending','deferred')"),
+        postgresql_where=text("state IN ('queued','sending','deferred')"),
+    ),
+)
+
+#: What became known of a delivery beside how it ended: an opt-out, a complaint, a late bounce.
+facts = Table(
+    "facts",
+    metadata,
+    Column("delivery_id", ForeignKey("deliveries.id"), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("source", String(64), nullable=False),
+    PrimaryKeyConstraint("delivery_id", "kind"),
+)
+
+#: Blocks of ids handed out ahead of their rows (person, batch).
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String(16), primary_key=True),
+    Column("value", Id, nullable=False),
+)

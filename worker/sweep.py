@@ -1,0 +1,91 @@
+"""The tick: find what is due, what was never begun, and what somebody left behind.
+
+Owns recovery. Everything it does is safe to do twice, so two beats are harmless. Refuses: guessing. What a
+journal cannot tell for certain becomes `unconfirmed`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from worker import journal
+from worker.campaigns import Campaigns, Doorbell
+from worker.ledger import Lease, Ledger
+from worker.people import People
+from worker.plans import Plans
+
+log = structlog.get_logger()
+
+#: An owner on another machine, silent for so long past its lease, is taken for lost (seconds).
+LOST_OWNER_SECONDS = 60.0
+#: An import whose process died is forgotten after so long (seconds).
+STALE_IMPORT_SECONDS = 24 * 3600.0
+
+
+class Sweep:
+    """One look over everything that may have been left lying."""
+
+    def __init__(
+        self,
+        plans: Plans,
+        ledger: Ledger,
+        people: People,
+        campaigns: Campaigns,
+        doorbell: Doorbell,
+        journals: Path,
+        clock: Callable[[], float],
+    ) -> None:
+        """Take the adapters and the folder of this machine's journals."""
+        self._plans = plans
+        self._ledger = ledger
+        self._people = people
+        self._campaigns = campaigns
+        self._doorbell = doorbell
+        self._journals = journals
+        self._clock = clock
+
+    def run(self) -> None:
+        """Start, recover, ring, finish."""
+        now = self._clock()
+        for campaign in self._plans.due(now):
+            if campaign.state == "scheduled" and self._campaigns.begin(campaign):
+                log.info("campaign_started", campaign=campaign.id)
+            self._doorbell.launch(campaign.id)
+        for lease, owner in self._ledger.held():
+            self._look_after(lease, owner, now)
+        if rung := self._campaigns.ring():
+            log.info("batches_rung", count=rung)
+        for name in self._plans.finish_whole(now):
+            log.info("campaign_finished", campaign=name)
+        if dropped := self._people.abandon_stale_imports(now - STALE_IMPORT_SECONDS, now):
+            log.info("imports_abandoned", count=dropped)
+
+    def _look_after(self, lease: Lease, owner: str, now: float) -> None:
+        hand = journal.inspect(self._journals, owner)
+        if hand is not None and not hand.alive:
+            self._recover(lease, owner, hand, now)
+        elif lease.until >= now:
+            return
+        elif hand is None and now - lease.until > LOST_OWNER_SECONDS:
+            self._recover(lease, owner, journal.Hand(alive=False, trusted=False), now)
+        elif self._ledger.release(lease, now):
+            # Alive but silent, or on another machine: the rest of its batch goes on without it.
+            log.warning("lease_overdue", batch=lease.batch_id, lease=lease.id)
+
+    def _recover(self, lease: Lease, owner: str, hand: journal.Hand, now: float) -> None:
+        """Settle the hand of an owner that is gone."""
+        held = self._ledger.in_hand(lease)
+        # A journal that a reboot may have cut short proves what it says, but not what it leaves out.
+        never_begun = held - hand.begun - hand.known.keys() if hand.trusted else set[int]()
+        settled, requeued, doubtful = self._ledger.recover(lease, list(hand.known.values()), never_begun, now)
+        log.warning(
+            "lease_recovered",
+            batch=lease.batch_id,
+            lease=lease.id,
+            settled=settled,
+            requeued=requeued,
+            unconfirmed=doubtful,
+        )
+        if all(other != owner for _, other in self._ledger.held()):
+            journal.discard(self._journals, owner)

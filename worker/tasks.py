@@ -1,0 +1,192 @@
+"""The Celery app: thin tasks that carry ids, each option set for a reason.
+
+Owns the queues, the beat and the doorbell. Refuses: results, payloads, countdowns and rate limits (the
+database is the truth; the queue only says that there is something to do).
+"""
+
+import contextlib
+import mmap
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import redis
+import structlog
+from celery import Celery, signals
+from kombu.entity import Queue
+from kombu.exceptions import OperationalError
+
+from worker import broker
+from worker.campaigns import Campaigns, Doorbell
+from worker.dispatch import Dispatcher
+from worker.errors import TocsinError, Unavailable
+from worker.plans import Plans
+from worker.settings import Settings
+from worker.sweep import Sweep
+
+log = structlog.get_logger()
+
+#: Short work that must never be late: the tick, launches.
+CONTROL = "control"
+#: Batches.
+DISPATCH = "dispatch"
+#: Seconds between two looks at what is due.
+TICK_SECONDS = 2.0
+
+_OPTIONS: Mapping[str, Any] = {
+    "task_ignore_result": True,  # what happened stands in the ledger
+    "task_serializer": "json",  # never pickle: whoever can write to Redis must not run code
+    "accept_content": ["json"],
+    "worker_prefetch_multiplier": 1,  # a batch waits in Redis, where any free process can take it
+    "task_acks_late": True,  # a killed process's batch comes back; a doubled one finds nothing to claim
+    "task_reject_on_worker_lost": True,  # comes back at once, not after the visibility timeout
+    "worker_cancel_long_running_tasks_on_connection_loss": False,  # the ledger knows; let it finish
+    "worker_soft_shutdown_timeout": 30.0,  # seconds to drain after SIGTERM before a task is interrupted
+    "worker_max_tasks_per_child": 2000,  # bounds what a leak in a library could cost
+    "broker_connection_retry_on_startup": True,  # Redis may come up after us
+    "broker_connection_max_retries": None,  # and may go away for hours: we wait
+    "worker_hijack_root_logger": False,  # our own log format
+    "worker_redirect_stdouts": False,
+    "worker_enable_remote_control": True,  # `tocsin doctor` pings the workers
+    "worker_send_task_events": False,
+    "task_create_missing_queues": False,  # a misspelt queue is an error, not a hole
+    "enable_utc": True,
+    "timezone": "UTC",
+}
+
+_TRANSPORT: Mapping[str, Any] = {
+    # Longer than any batch is held (10 minutes for a final dot and its drain), so that nothing comes twice
+    # in the ordinary course; when it does, it finds nothing to claim.
+    "visibility_timeout": 1800,
+    # A broker whose host vanished without a word would hold a worker for ever without these.
+    "socket_timeout": 10,
+    "socket_connect_timeout": 10,
+    "health_check_interval": 5,
+}
+
+
+class Tools:
+    """What the tasks call, built in the process that runs them, never before a fork."""
+
+    campaigns: Campaigns
+    plans: Plans
+    dispatcher: Dispatcher
+    sweep: Sweep
+
+
+def create(settings: Settings, build: Callable[[Settings, "Bells", Callable[[], bool]], Tools]) -> Celery:
+    """Return the app; `build` makes the tools on first use in each process."""
+    app = Celery("tocsin", broker=broker.celery_url(settings), set_as_current=False)
+    transport = dict(_TRANSPORT)
+    if "+socket" not in str(app.conf.broker_url):
+        transport["socket_keepalive"] = True  # meaningless, and refused, on a unix socket
+    app.conf.update(
+        _OPTIONS,
+        broker_transport_options=transport,
+        task_queues=[Queue(name) for name in (CONTROL, DISPATCH)],  # type: ignore[no-untyped-call]  # kombu publishes none
+        task_routes={"tocsin.dispatch": {"queue": DISPATCH}, "tocsin.*": {"queue": CONTROL}},
+        beat_schedule={
+            # An interval, never a crontab (those misfire around clock changes); a tick that nobody took
+            # before the next one is due is dropped.
+            "tick": {
+                "task": "tocsin.tick",
+                "schedule": TICK_SECONDS,
+                "options": {"queue": CONTROL, "expires": 2 * TICK_SECONDS},
+            }
+        },
+    )
+    drain = _drain_flag()
+    tools = _per_process(lambda: build(settings, Bells(app, settings), lambda: drain[0] != 0))
+    _register(app, tools)
+    return app
+
+
+def _register(app: Celery, tools: Callable[[], Tools]) -> None:
+    task: Callable[..., Callable[[Callable[..., None]], object]] = app.task  # celery publishes no types
+
+    @task(name="tocsin.tick")
+    def tick() -> None:
+        with _told("tick"):
+            tools().sweep.run()
+
+    @task(name="tocsin.launch")
+    def launch(campaign_id: int) -> None:
+        with _told("launch"):
+            tools().campaigns.launch(campaign_id)
+
+    @task(name="tocsin.dispatch")
+    def dispatch(batch_id: int) -> None:
+        with _told("dispatch"):
+            kit = tools()
+            if kit.dispatcher.send(batch_id) is not None:
+                kit.campaigns.ring()
+                kit.plans.finish_whole(kit.dispatcher.clock())
+
+
+@contextlib.contextmanager
+def _told(task: str) -> Any:  # noqa: ANN401 - a context manager
+    """Log an expected failure in one line; the tick does the work again when its time has come."""
+    try:
+        yield
+    except TocsinError as error:
+        log.warning("task_failed", task=task, kind=type(error).__name__, why=str(error))
+
+
+def _drain_flag() -> "mmap.mmap":
+    """Return one byte that the worker's parent sets on SIGTERM and its children see: begin nothing more."""
+    flag = mmap.mmap(-1, 1)
+
+    def set_flag(**_: object) -> None:
+        flag[0] = 1
+
+    signals.worker_shutting_down.connect(set_flag, weak=False)
+    return flag
+
+
+def _per_process(make: Callable[[], Tools]) -> Callable[[], Tools]:
+    """Build once in each process: an engine or a socket must never cross a fork."""
+    made: dict[int, Tools] = {}
+
+    def get() -> Tools:
+        pid = os.getpid()
+        if pid not in made:
+            made.clear()
+            made[pid] = make()
+        return made[pid]
+
+    return get
+
+
+class Bells(Doorbell):
+    """Rings through Celery. A bell that cannot ring is no loss: the tick looks for itself."""
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        """Take the app; the client for looking at the queue is opened on first use."""
+        self._app = app
+        self._settings = settings
+        self._client: redis.Redis | None = None
+
+    def launch(self, campaign_id: int) -> None:
+        """Ask for a launch to be begun or continued."""
+        self._send([("tocsin.launch", campaign_id, CONTROL)])
+
+    def ring(self, batch_ids: Sequence[int]) -> None:
+        """Ask for batches to be sent."""
+        self._send([("tocsin.dispatch", batch_id, DISPATCH) for batch_id in batch_ids])
+
+    def waiting(self) -> int:
+        """Return how many batches wait in the queue; 1 when Redis does not say, so that nothing piles up."""
+        try:
+            if self._client is None:
+                self._client = broker.client(self._settings)
+            return self._client.llen(DISPATCH)
+        except (redis.RedisError, Unavailable):
+            return 1
+
+    def _send(self, rings: Sequence[tuple[str, int, str]]) -> None:
+        try:
+            with self._app.producer_or_acquire() as producer:
+                for name, number, queue in rings:
+                    self._app.send_task(name, (number,), queue=queue, producer=producer, retry=False)
+        except (OperationalError, redis.RedisError, OSError) as error:
+            log.warning("bell_not_rung", count=len(rings), kind=type(error).__name__)

@@ -1,0 +1,167 @@
+"""The only place where objects are built: settings in, a whole Tocsin out, each part on first use.
+
+Owns which adapter stands behind which interface, and the clock and the dice. Refuses: rules, and I/O of its
+own beyond reading the workspace's template files.
+"""
+
+import random
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import cached_property
+
+from worker import broker
+from worker.campaigns import Alarms, Campaigns, Doorbell
+from worker.database import Database
+from worker.deliveries import RetryPolicy
+from worker.dispatch import Dispatcher, Pace
+from worker.docket import Docket
+from worker.editions import Edition, Printer
+from worker.feedback import OptOuts
+from worker.imports import Importer
+from worker.journal import Journal, owner_name
+from worker.ledger import Ledger
+from worker.people import People
+from worker.plans import Plans
+from worker.relay import Endpoint, Relay
+from worker.sealing import Keyring
+from worker.settings import Settings
+from worker.suppressions import Suppressions
+from worker.sweep import Sweep
+from worker.tallies import Tallies
+from worker.throttle import Throttle
+
+#: Campaigns whose printers one process keeps ready.
+_PRINTERS = 8
+
+
+class Wiring:
+    """One process's objects. Build it after a fork, never before."""
+
+    def __init__(
+        self, settings: Settings, doorbell: Doorbell, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Take the settings, what rings, and whether this process has been asked to end."""
+        self.settings = settings
+        self.doorbell = doorbell
+        self.clock = time.time
+        self._stopping = stopping
+        self._printers: OrderedDict[int, Printer] = OrderedDict()
+
+    @cached_property
+    def database(self) -> Database:
+        """The store."""
+        return Database(self.settings.database_url().render_as_string(hide_password=False))
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        """The keys; WrongUse when the secret file is missing, open to others or wrong."""
+        return Keyring.load(self.settings.secret_text().get_secret_value())
+
+    @cached_property
+    def people(self) -> People:
+        """Persons and lists."""
+        return People(self.database)
+
+    @cached_property
+    def suppressions(self) -> Suppressions:
+        """The standing "no"s."""
+        return Suppressions(self.database)
+
+    @cached_property
+    def plans(self) -> Plans:
+        """The campaigns' rows."""
+        return Plans(self.database, self.settings.sending.batch_size)
+
+    @cached_property
+    def tallies(self) -> Tallies:
+        """The counts."""
+        return Tallies(self.database)
+
+    @cached_property
+    def campaigns(self) -> Campaigns:
+        """The campaigns, as an operator moves them."""
+        return Campaigns(
+            self.plans,
+            Docket(self.database),
+            self.tallies,
+            self.doorbell,
+            clock=self.clock,
+            two_people=self.settings.sending.approval == "two",
+        )
+
+    @cached_property
+    def importer(self) -> Importer:
+        """What brings files onto lists."""
+        return Importer(
+            self.people, self.suppressions, self.keyring, random=secrets.token_bytes, clock=self.clock
+        )
+
+    @cached_property
+    def opt_outs(self) -> OptOuts:
+        """Opt-outs by link."""
+        discreet = self.settings.discreet
+        return OptOuts(
+            self.database,
+            self.keyring,
+            sender=self.settings.organisation.name,
+            discreet_sender=discreet.sender_name if discreet else "",
+            clock=self.clock,
+        )
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """The tick."""
+        return Sweep(
+            self.plans,
+            Ledger(self.database),
+            self.people,
+            self.campaigns,
+            self.doorbell,
+            self.settings.state / "journal",
+            self.clock,
+        )
+
+    @cached_property
+    def endpoint(self) -> Endpoint:
+        """The relay, as configured."""
+        raise NotImplementedError
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        """What sends batches."""
+        sending = self.settings.sending
+        return Dispatcher(
+            ledger=Ledger(self.database),
+            journal=Journal(self.settings.state / "journal", owner_name(secrets.token_hex(4))),
+            keyring=self.keyring,
+            relay=Relay(self.endpoint),
+            throttle=Throttle(broker.client(self.settings), "main", self.settings.relay.per_second),
+            printers=self.printer,
+            alarms=Alarms(self.plans),
+            pace=Pace(
+                chunk=sending.chunk_size,
+                lease_seconds=sending.lease_seconds,
+                slice_seconds=sending.slice_seconds,
+                retry=RetryPolicy(
+                    first=sending.retry.first_seconds,
+                    factor=sending.retry.factor,
+                    most=sending.retry.most_seconds,
+                    jitter=sending.retry.jitter,
+                    attempts=sending.retry.attempts,
+                ),
+            ),
+            clock=self.clock,
+            dice=random.random,
+            stopping=self._stopping,
+        )
+
+    def printer(self, campaign_id: int) -> Printer:
+        """Return what makes a campaign's mails; the last few are kept."""
+        if campaign_id not in self._printers:
+            edition = Edition.from_json(self.plans.edition(campaign_id))
+            self._printers[campaign_id] = Printer(edition, self.keyring.marks(), f"c{campaign_id}")
+            if len(self._printers) > _PRINTERS:
+                self._printers.popitem(last=False)
+        return self._printers[campaign_id]
