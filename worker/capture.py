@@ -1,0 +1,286 @@
+"""A mail server that delivers nothing: it stands in for the relay in `demo` and in tries.
+
+Owns taking mail on this machine, keeping each one byte for byte with its envelope beside it, and answering
+chosen recipients with chosen replies. Refuses: sending anything on, and listening beyond this machine
+unless it is told to. Run it as its own process: `python -m worker.capture FOLDER`.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import fnmatch
+import functools
+import importlib.resources
+import itertools
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from worker import gallery, processes
+from worker.errors import TocsinError, Unavailable, WrongUse
+from worker.sections import is_loopback
+
+#: Mails that the page shows in full: a browser loads each one's frame, 500 take it a quarter of a minute.
+SHOWN = 200
+#: Seconds the server may take to listen: a slow machine imports for some of them.
+_START_SECONDS = 30.0
+_PLACE = ".capture.json"
+_REPLY = re.compile(r"[245]\d\d( [245]\.\d{1,3}\.\d{1,3})? [\x20-\x7e]{1,200}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A reply to give to certain recipients instead of taking their mail."""
+
+    #: Shell pattern on the whole address, as in `bounce@*`.
+    pattern: str
+    #: What they are answered, as in `550 5.1.1 No such user`.
+    reply: str
+    #: Whether only the first attempt for each address is answered so (a greylist).
+    once: bool = False
+
+    @classmethod
+    def parse(cls, text: str, *, once: bool = False) -> "Rule":
+        """Read `PATTERN=REPLY`; WrongUse where it is none."""
+        pattern, _, reply = text.partition("=")
+        if not pattern or not _REPLY.fullmatch(reply):
+            raise WrongUse(
+                "a rule for replies is not understood.",
+                remedy="Write it as 'bounce@*=550 5.1.1 No such user'.",
+            )
+        return cls(pattern.lower(), reply, once)
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """Give the rule as the server's own command line takes it."""
+        return "--reply-once" if self.once else "--reply", f"{self.pattern}={self.reply}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a capture server listens."""
+
+    #: Its address.
+    host: str
+    #: Its port.
+    port: int
+    #: Its process.
+    pid: int
+
+
+class Outbox:
+    """A folder of captured mails: `000001.eml` with its envelope in `000001.json`, both for our eyes only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        kept = (int(file.stem) for file in folder.glob("*.eml") if file.stem.isdecimal())
+        self._numbers = itertools.count(max(kept, default=0) + 1)
+
+    def keep(self, sender: str, recipients: Sequence[str], data: bytes) -> str:
+        """Keep one mail whole or not at all, and name it; OSError where the disk does not take it."""
+        name = f"{next(self._numbers):06d}"
+        envelope = {"sender": sender, "recipients": list(recipients), "at": datetime.now(UTC).isoformat()}
+        # The envelope first: whoever sees a mail finds its envelope.
+        self._write(f"{name}.json", json.dumps(envelope).encode())
+        self._write(f"{name}.eml", data)
+        return name
+
+    def _write(self, name: str, data: bytes) -> None:
+        draft = self.folder / f".{name}.new"
+        try:
+            with open(draft, "wb", opener=functools.partial(os.open, mode=0o600)) as opened:
+                opened.write(data)
+            draft.replace(self.folder / name)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+
+
+@dataclass
+class _Desk:
+    """What aiosmtpd asks at each step of a transaction; the names of the methods are its own."""
+
+    outbox: Outbox
+    rules: Sequence[Rule]
+    #: The recipients, by rule, that a rule for the first attempt has answered.
+    answered: set[tuple[Rule, str]] = field(default_factory=set)
+
+    async def handle_EHLO(  # noqa: N802 - aiosmtpd's name
+        self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        # The reader takes one line after the other, so pipelined commands are safe with it (RFC 2920).
+        session.host_name = hostname
+        return [*responses[:-1], "250-PIPELINING", "250-ENHANCEDSTATUSCODES", responses[-1]]
+
+    async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if reply := self._refusal(address.lower()):
+            return reply
+        envelope.rcpt_tos.append(address)
+        envelope.rcpt_options.extend(options)
+        return "250 2.1.5 OK"
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - see above
+        content = envelope.original_content or b""
+        try:
+            name = self.outbox.keep(envelope.mail_from or "", envelope.rcpt_tos, content)
+        except OSError as error:
+            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+            return "452 4.3.1 No space to keep it" if full else "451 4.3.0 Cannot keep it"
+        return f"250 2.0.0 Kept as {name}"
+
+    def _refusal(self, address: str) -> str | None:
+        for rule in self.rules:
+            if fnmatch.fnmatchcase(address, rule.pattern) and (rule, address) not in self.answered:
+                if rule.once:
+                    self.answered.add((rule, address))
+                return rule.reply
+        return None
+
+
+async def serve(folder: Path, *, host: str, port: int, rules: Sequence[Rule]) -> None:
+    """Take mail into a folder until SIGTERM or SIGINT.
+
+    Args:
+        folder: where mail is kept; when the server listens, its host and port stand there in `.capture.json`.
+        host: address to listen on.
+        port: port to listen on; 0 for any free one.
+        rules: tried in their order.
+    """
+    # aiosmtpd logs every command, and with it every address; ours are never logged.
+    logging.getLogger("mail.log").setLevel(logging.CRITICAL)
+    desk = _Desk(Outbox(folder), rules)
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    listen = functools.partial(
+        SMTP, desk, hostname="capture.invalid", ident="ESMTP", enable_SMTPUTF8=True, loop=loop
+    )
+    try:
+        server = await loop.create_server(listen, host, port)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot listen on {host} port {port}: {error.strerror}",
+            remedy="Choose another port, or 0 for any.",
+        ) from error
+    place = Place(host, server.sockets[0].getsockname()[1], os.getpid())
+    draft = folder / f"{_PLACE}.new"
+    draft.write_text(json.dumps(dataclasses.asdict(place)), encoding="ascii")
+    draft.replace(folder / _PLACE)
+    try:
+        await stopped.wait()
+    finally:
+        (folder / _PLACE).unlink(missing_ok=True)
+        server.close()
+
+
+@contextlib.contextmanager
+def running(folder: Path, rules: Sequence[Rule] = (), *, log: Path | None = None) -> Iterator[Place]:
+    """Run the server as a process of its own while the block runs, and tell where it listens.
+
+    Raises:
+        Unavailable: it did not come up.
+    """
+    words = [word for rule in rules for word in rule.words]
+    with Path(log or os.devnull).open("ab") as output:
+        argv = [sys.executable, "-m", "worker.capture", str(folder), "--port", "0", *words]
+        process = processes.spawn(argv, output=output)
+
+    def ours() -> Place | None:
+        # Its number tells it from another server on the folder, and from what a killed one left.
+        place = _noted(folder)
+        return place if place and place.pid == process.pid else None
+
+    try:
+        processes.until(lambda: bool(ours()) or process.poll() is not None, seconds=_START_SECONDS)
+        if (place := ours()) is None:
+            raise Unavailable(
+                "the capture mail server did not come up.",
+                remedy=f"See {log}." if log else "Look at its folder.",
+            )
+        yield place
+    finally:
+        processes.end(process, patience=5.0)
+
+
+def _noted(folder: Path) -> Place | None:
+    try:
+        return Place(**json.loads((folder / _PLACE).read_text(encoding="ascii")))
+    except FileNotFoundError:
+        return None
+
+
+def kept(folder: Path) -> Iterator[gallery.Captured]:
+    """Read the captured mails of a folder in the order in which they came."""
+    for file in sorted(folder.glob("*.eml")):
+        envelope = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        yield gallery.Captured(
+            file.name, envelope["sender"], tuple(envelope["recipients"]), file.read_bytes()
+        )
+
+
+def write_index(folder: Path) -> Path:
+    """Write the page to look through the first mails of a folder, and give its file."""
+    count = sum(1 for _ in folder.glob("*.eml"))
+    shown = itertools.islice(kept(folder), SHOWN)
+    page = gallery.page(shown, _page_source(), left_out=max(0, count - SHOWN))
+    draft, index = folder / ".index.html.new", folder / "index.html"
+    with open(draft, "w", encoding="utf-8", opener=functools.partial(os.open, mode=0o600)) as opened:
+        opened.write(page)
+    return draft.replace(index)
+
+
+def _page_source() -> str:
+    """Find the page's template: in an installed wheel beside the package, in a checkout one folder up."""
+    package = importlib.resources.files("worker")
+    shipped = package / "_shipped/templates/capture/index.html"
+    if shipped.is_file():
+        return shipped.read_text(encoding="utf-8")
+    return Path(__file__).parents[1].joinpath("templates/capture/index.html").read_text(encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the server from a command line; 0 when it was told to stop."""
+    parser = argparse.ArgumentParser(
+        prog="python -m worker.capture", description="Keep mail, deliver nothing."
+    )
+    parser.add_argument("folder", type=Path, help="where to keep the mails")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=1025, help="port to listen on; 0 for any")
+    parser.add_argument(
+        "--anywhere", action="store_true", help="allow another host than this machine (in a container)"
+    )
+    parser.add_argument("--reply", action="append", default=[], help="'bounce@*=550 5.1.1 No such user'")
+    parser.add_argument(
+        "--reply-once", action="append", default=[], help="the same, for each first attempt only"
+    )
+    given = parser.parse_args(argv)
+    try:
+        if not (given.anywhere or is_loopback(given.host)):
+            raise WrongUse(f"{given.host} is not this machine.", remedy="Add --anywhere if you mean it.")
+        rules = [Rule.parse(text, once=True) for text in given.reply_once] + [
+            Rule.parse(text) for text in given.reply
+        ]
+        with processes.alone(given.folder / ".lock", "A capture server"):
+            asyncio.run(serve(given.folder, host=given.host, port=given.port, rules=rules))
+    except TocsinError as error:
+        sys.stderr.write(f"{error} {error.remedy}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
