@@ -81,10 +81,10 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         """Refuse numbers that would never wait, never grow or never end."""
         if not (
-            0 < self.first <= self.most and self.factor >= 1 and 0 <= self.jitter < 1 and self.attempts >= 1
+            0 < self.first <= self.most and self.factor >= 1 and 0 <= self.jitter <= 1 and self.attempts >= 1
         ):
             raise ValueError(
-                "a retry policy needs 0 < first <= most, factor >= 1, 0 <= jitter < 1, attempts >= 1"
+                "a retry policy needs 0 < first <= most, factor >= 1, 0 <= jitter <= 1, attempts >= 1"
             )
 
     def delay(self, attempt: int, jitter: float) -> float:

@@ -79,7 +79,7 @@ def test_deadline() -> None:
         {"first": 0},
         {"first": 10, "most": 5},
         {"factor": 0.5},
-        {"jitter": 1},
+        {"jitter": 1.1},
         {"jitter": -0.1},
         {"attempts": 0},
     ],
