@@ -147,6 +147,8 @@ def _translated() -> Iterator[None]:
     """Turn the driver's words into ours, by remedy."""
     try:
         yield
+    except exc.TimeoutError as error:
+        raise Unavailable("the database is busy: no connection came free", remedy="Try again.") from error
     except (exc.OperationalError, exc.InterfaceError) as error:
         told = str(error.orig).lower()
         if "disk is full" in told or "no space left" in told or "disk i/o" in told:

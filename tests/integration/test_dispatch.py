@@ -1,0 +1,403 @@
+"""Dispatch on real parts: a real SMTP server, a real Redis, a real store of each kind."""
+
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import sqlalchemy as sa
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from worker import broker, journal
+from worker.addresses import parse
+from worker.audience import Rule
+from worker.campaigns import Alarms, Campaigns
+from worker.database import Database
+from worker.deliveries import RetryPolicy, State
+from worker.dispatch import Dispatcher, Pace
+from worker.docket import Docket
+from worker.errors import Refused
+from worker.journal import Journal
+from worker.ledger import Ledger, Outcome
+from worker.parcels import Parcel
+from worker.people import People, Staged
+from worker.plans import Campaign, Draft, Plans
+from worker.relay import Endpoint, Relay
+from worker.schema import deliveries
+from worker.sealing import Keyring, Person
+from worker.suppressions import EVERYTHING, Suppression, Suppressions
+from worker.sweep import Sweep
+from worker.tallies import Tallies
+from worker.throttle import Throttle
+
+
+class Post:
+    """A mail server that keeps what it takes, and answers RCPT and the final dot as it is told."""
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+        self.at_rcpt: Callable[[str], str | None] = lambda _address: None
+        self.at_dot: Callable[[str], str | None] = lambda _address: None
+
+    async def handle_RCPT(  # noqa: N802 - the library's own name
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        """Answer one recipient."""
+        answer = self.at_rcpt(address)
+        if answer is None:
+            envelope.rcpt_tos.append(address)
+        return answer or "250 2.1.5 ok"
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - likewise
+        """Answer one message."""
+        answer = self.at_dot(envelope.rcpt_tos[0])
+        if answer is None:
+            self.taken += envelope.rcpt_tos
+        return answer or "250 2.0.0 taken"
+
+
+class Letters:
+    """Makes small mails; refuses where it is told to."""
+
+    def __init__(self) -> None:
+        self.refuse_for: set[str] = set()
+
+    def parcel(self, delivery_id: int, person: Person, now: float) -> Parcel | None:
+        """Return a mail; None for people who want the discreet form."""
+        if person.address.spec in self.refuse_for:
+            raise Refused("the appeal cannot be made")
+        if person.discreet:
+            return None
+        data = f"Subject: {now:.0f}\r\n\r\nhello\r\n".encode()
+        return Parcel(delivery_id, f"b{delivery_id}@example.org", person.address.spec, data)
+
+
+class Bells:
+    """A doorbell that remembers what it rang."""
+
+    def __init__(self) -> None:
+        self.rung: list[int] = []
+        self.launched: list[int] = []
+
+    def launch(self, campaign_id: int) -> None:
+        """Remember a launch."""
+        self.launched.append(campaign_id)
+
+    def ring(self, batch_ids: "list[int]") -> None:
+        """Remember batches."""
+        self.rung += batch_ids
+
+    def waiting(self) -> int:
+        """Nobody ever hears us."""
+        return 0
+
+
+@pytest.fixture(scope="module")
+def redis_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator["redis.Redis"]:
+    """A private Redis."""
+    with broker.running(tmp_path_factory.mktemp("state")) as private:
+        client = redis.Redis(unix_socket_path=str(private.socket))
+        yield client
+        client.close()
+
+
+@pytest.fixture
+def post() -> Iterator[tuple[Post, int]]:
+    """The mail server and its port."""
+    handler = Post()
+    with socket.create_server(("127.0.0.1", 0)) as free:  # the library cannot be asked for any port
+        port = free.getsockname()[1]
+    controller = Controller(handler, hostname="127.0.0.1", port=port)
+    controller.start()
+    yield handler, port
+    controller.stop()
+
+
+class Office:
+    """Everything around one dispatcher."""
+
+    def __init__(
+        self, database: Database, client: "redis.Redis", port: int, folder: Path, clock: object
+    ) -> None:
+        self.database = database
+        self.clock = clock
+        self.keyring = Keyring.generate(secrets.token_bytes)
+        self.ledger = Ledger(database)
+        self.plans = Plans(database, batch_size=100)
+        self.bells = Bells()
+        self.letters = Letters()
+        self.stopping = False
+        self.folder = folder
+        self.relay = Relay(Endpoint("127.0.0.1", port, "plain", connections=2))
+        client.flushdb()
+        self.throttle = Throttle(client, "main", 0)
+        self.dispatcher = self.process("first")
+        self.campaigns = Campaigns(
+            self.plans, Docket(database), Tallies(database), self.bells, clock=clock, two_people=False
+        )
+        self.sweep = Sweep(
+            self.plans, self.ledger, People(database), self.campaigns, self.bells, folder, clock
+        )
+
+    def process(self, name: str) -> Dispatcher:
+        """Make the dispatcher of one more process."""
+        return Dispatcher(
+            ledger=self.ledger,
+            journal=Journal(self.folder, journal.owner_name(name)),
+            keyring=self.keyring,
+            relay=self.relay,
+            throttle=self.throttle,
+            printers=lambda _campaign: self.letters,
+            alarms=Alarms(self.plans),
+            pace=Pace(chunk=4, retry=RetryPolicy(attempts=3)),
+            clock=self.clock,
+            dice=lambda: 0.5,
+            stopping=lambda: self.stopping,
+        )
+
+    def launch(self, count: int, **options: object) -> tuple[Campaign, int]:
+        """Put people on a list and launch a campaign to them in one batch."""
+        people = People(self.database)
+        opened = people.begin_import(1.0)
+        consent = people.consent_id("consent", "form", "")
+        staged = []
+        for number in range(1, count + 1):
+            person = Person(
+                parse(f"p{number}@example.org"), {}, discreet=number in options.get("discreet", ())
+            )
+            sealed = self.keyring.seal(number, person.to_bytes(), secrets.token_bytes(12))
+            staged.append(
+                Staged(self.keyring.address_key(person.address), number, sealed, "other", consent, 1.0)
+            )
+        people.stage(opened, staged)
+        people.finish_import(opened, "one", "One", 1.0)
+        rule = Rule((people.find_lists(["one"])[0].id,))
+        draft = Draft("a", "{}", rule, "d", "running", "op", "op", 0.0, "UTC", options.get("not_after"))
+        campaign = self.plans.record(draft, 1.0)
+        batches = []
+        while made := self.plans.slice(campaign, 100, self.clock()):
+            batches += made
+        return self.plans.get(campaign.id), batches[0]
+
+    def states(self) -> dict[int, tuple[str, str]]:
+        """State and reason by person."""
+        query = sa.select(deliveries.c.person_id, deliveries.c.state, deliveries.c.reason)
+        with self.database.read() as connection:
+            return {row.person_id: (row.state, row.reason) for row in connection.execute(query)}
+
+
+@pytest.fixture
+def office(
+    database: Database, redis_client: "redis.Redis", post: tuple[Post, int], tmp_path: Path, clock: object
+) -> Iterator[Office]:
+    """A dispatcher with all it needs."""
+    made = Office(database, redis_client, post[1], tmp_path / "journal", clock)
+    yield made
+    made.relay.close()
+
+
+def everyone(count: int) -> list[str]:
+    """The addresses of the first people."""
+    return sorted(f"p{number}@example.org" for number in range(1, count + 1))
+
+
+def test_each_recipient_gets_one_mail_and_one_settled_row(office: Office, post: tuple[Post, int]) -> None:
+    """A batch goes out whole, once, and the sum is right."""
+    campaign, batch = office.launch(23)
+    summary = office.dispatcher.send(batch)
+    assert summary is not None
+    assert (summary.sent, summary.halt) == (23, "empty")
+    assert sorted(post[0].taken) == everyone(23)
+    assert office.dispatcher.send(batch) is None  # the doubled task
+    assert office.plans.finish_whole(office.clock()) == [campaign.name]
+    assert office.campaigns.verify(campaign.name).holds
+
+
+def test_each_refusal_concerns_its_own_recipient(office: Office, post: tuple[Post, int]) -> None:
+    """A 5xx bounces one, a 4xx defers one, at RCPT or after the dot; the rest are sent."""
+    post[0].at_rcpt = {
+        "p1@example.org": "550 5.1.1 no such user",
+        "p2@example.org": "450 4.2.0 later",
+    }.get
+    post[0].at_dot = {"p3@example.org": "554 5.6.0 no", "p4@example.org": "452 4.3.1 full"}.get
+    _, batch = office.launch(8)
+    office.dispatcher.send(batch)
+    found = {number: state for number, (state, _) in office.states().items()}
+    assert found == {1: "bounced", 2: "deferred", 3: "bounced", 4: "deferred"} | dict.fromkeys(
+        range(5, 9), "sent"
+    )
+
+
+def test_a_deferred_mail_goes_again_when_its_time_has_come(office: Office, post: tuple[Post, int]) -> None:
+    """Not before, once, and only that recipient."""
+    post[0].at_rcpt = lambda address: "450 4.2.0 later" if address.startswith("p1@") else None
+    _, batch = office.launch(2)
+    office.dispatcher.send(batch)
+    post[0].at_rcpt = lambda _address: None
+    assert office.dispatcher.send(batch) is None
+    office.clock.forward(1300)
+    office.dispatcher.send(batch)
+    assert sorted(post[0].taken) == everyone(2)
+
+
+def test_a_recipient_who_is_deferred_for_ever_expires(office: Office, post: tuple[Post, int]) -> None:
+    """Attempts end, and it is called expired, not bounced."""
+    post[0].at_rcpt = lambda _address: "450 4.2.0 later"
+    _, batch = office.launch(1)
+    for _ in range(3):
+        office.dispatcher.send(batch)
+        office.clock.forward(20_000)
+    assert office.states()[1][0] == "expired"
+
+
+def test_our_own_fault_pauses_the_campaign_and_changes_nobody(office: Office, post: tuple[Post, int]) -> None:
+    """A refusal for our set-up (STANDARDS P8) stops the campaign; everyone stays queued."""
+    post[0].at_dot = lambda _address: "550 5.7.26 unauthenticated sender"
+    campaign, batch = office.launch(9)
+    office.dispatcher.send(batch)
+    paused = office.plans.get(campaign.id)
+    assert paused.state == "paused"
+    assert "5.7.26" in paused.notice
+    assert {state for state, _ in office.states().values()} == {"queued"}
+    post[0].at_dot = lambda _address: None
+    office.campaigns.resume(campaign.name)
+    office.clock.forward(4000)
+    office.dispatcher.send(batch)
+    assert sorted(post[0].taken) == everyone(9)
+
+
+def test_an_unreachable_relay_loses_nobody(office: Office) -> None:
+    """Everyone stays queued, the batch rests, and status says why."""
+    office.relay = office.dispatcher.relay = Relay(Endpoint("127.0.0.1", 1, "plain"))
+    campaign, batch = office.launch(5)
+    office.dispatcher.send(batch)
+    assert {state for state, _ in office.states().values()} == {"queued"}
+    assert "relay" in office.plans.get(campaign.id).notice
+    assert office.plans.get(campaign.id).state == "running"
+    assert office.dispatcher.send(batch) is None  # it rests
+    assert office.ledger.held() == []
+
+
+def test_a_success_clears_the_notice(office: Office, post: tuple[Post, int]) -> None:
+    """When it goes again, status no longer says that it does not."""
+    campaign, batch = office.launch(1)
+    office.plans.note(campaign.id, "the relay is away")
+    office.dispatcher.send(batch)
+    assert office.plans.get(campaign.id).notice == ""
+    assert post[0].taken == ["p1@example.org"]
+
+
+def test_a_mail_that_cannot_be_made_pauses_the_campaign(office: Office, post: tuple[Post, int]) -> None:
+    """It is our fault: nobody is skipped for it, those before it are settled, and status says what it is."""
+    office.letters.refuse_for.add("p6@example.org")
+    campaign, batch = office.launch(8)
+    office.dispatcher.send(batch)
+    assert office.plans.get(campaign.id).state == "paused"
+    assert "cannot be made" in office.plans.get(campaign.id).notice
+    assert sorted(post[0].taken) == everyone(5)
+    assert [office.states()[number][0] for number in (6, 7, 8)] == ["queued"] * 3
+
+
+def test_who_may_only_get_a_form_that_there_is_not_is_skipped(office: Office) -> None:
+    """Discreet people are never sent the open form."""
+    _, batch = office.launch(3, discreet={2})
+    office.dispatcher.send(batch)
+    assert office.states()[2] == ("skipped", "no discreet form")
+
+
+def test_an_opt_out_in_mid_batch_is_honoured(office: Office, post: tuple[Post, int]) -> None:
+    """Whoever says no while the batch is under way gets nothing, even from the chunk in hand."""
+    last = "p4@example.org"
+
+    def say_no(address: str) -> None:
+        if address.startswith("p1@"):
+            key = office.keyring.address_key(parse(last))
+            Suppressions(office.database).add([Suppression(key, EVERYTHING, "opt-out", "page", 1.0)])
+            office.clock.forward(1.0)
+
+    post[0].at_rcpt = say_no
+    office.relay = office.dispatcher.relay = Relay(
+        Endpoint("127.0.0.1", office.relay._endpoint.port, "plain", connections=1)
+    )
+    _, batch = office.launch(4)
+    office.dispatcher.send(batch)
+    assert last not in post[0].taken
+    assert office.states()[4] == ("skipped", "suppressed")
+
+
+@pytest.mark.parametrize("how", ["pause", "cancel", "stop"])
+def test_a_stop_in_mid_batch_is_prompt_and_exact(office: Office, post: tuple[Post, int], how: str) -> None:
+    """After a pause, a cancel or SIGTERM nothing new begins; what was taken is settled, the rest waits."""
+    campaign, batch = office.launch(40)
+
+    def stop(address: str) -> None:
+        if address.startswith("p3@"):
+            if how == "stop":
+                office.stopping = True
+            else:
+                getattr(office.campaigns, how)(campaign.name)
+            office.clock.forward(1.0)
+
+    post[0].at_dot = stop
+    office.dispatcher.send(batch)
+    assert len(post[0].taken) < 10
+    found = [state for state, _ in office.states().values()]
+    assert found.count("sent") == len(post[0].taken)
+    assert found.count("skipped" if how == "cancel" else "queued") == 40 - len(post[0].taken)
+    assert office.ledger.held() == []
+
+
+def test_a_killed_process_is_settled_by_its_journal(office: Office, post: tuple[Post, int]) -> None:
+    """Sent ones stay sent, never-begun ones go again, one in the air is unconfirmed; nobody gets two."""
+    _, batch = office.launch(12)
+    dispatcher = office.process("doomed")
+    lease = office.ledger.lease(batch, dispatcher.journal.owner, office.clock(), office.clock() + 60)
+    assert lease is not None
+    taken = office.ledger.advance(lease, [], 12, office.clock(), office.clock() + 60).claimed
+    sent, begun = taken[:5], taken[5]
+    for one in sent:
+        dispatcher.journal.begin(one.id)
+        dispatcher.journal.settle(Outcome(one.id, State.SENT, "accepted", code=250, text="ok"))
+    dispatcher.journal.begin(begun.id)
+    office.sweep.run()
+    assert len(office.ledger.held()) == 1  # it lives: its lock is held, its lease stands
+    dispatcher.journal.succeed()  # what the kernel does at its death: the lock is gone
+    office.sweep.run()
+    found = [state for state, _ in sorted(office.states().values())]
+    assert (found.count("sent"), found.count("unconfirmed"), found.count("queued")) == (5, 1, 6)
+    office.dispatcher.send(batch)
+    assert len(post[0].taken) == 6
+    assert [state for state, _ in office.states().values()].count("sent") == 11
+
+
+def test_an_unexpected_failure_is_left_to_the_journal(
+    office: Office, post: tuple[Post, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database lost at the worst moment costs nothing: the sweep settles exactly what was sent."""
+    _, batch = office.launch(9)
+
+    def away(*_args: object, **_options: object) -> None:
+        raise Refused("the database is away")
+
+    monkeypatch.setattr(office.ledger, "give_back", away)
+    with pytest.raises(Refused):
+        office.dispatcher.send(batch)
+    monkeypatch.undo()
+    assert len(post[0].taken) == 9
+    office.sweep.run()
+    assert {state for state, _ in office.states().values()} == {"sent"}
+    assert office.ledger.held() == []
+
+
+def test_a_rate_reply_rests_the_relay_for_everyone(office: Office, post: tuple[Post, int]) -> None:
+    """Too fast is a wait shared by all workers; nobody's attempt is used up."""
+    post[0].at_dot = lambda _address: "421 4.7.28 unusual rate of mail"
+    _, batch = office.launch(3)
+    office.dispatcher.send(batch)
+    assert {state for state, _ in office.states().values()} == {"queued"}
+    grant = office.throttle.take(1)
+    assert grant.count == 0
+    assert grant.wait > 60

@@ -1,0 +1,113 @@
+"""From what an operator asks for to a plan: content checked, people counted, nothing written.
+
+Owns the questions that must be answered before anybody is mailed. Refuses: an appeal that somebody on the
+lists could not be sent, and a time that cannot be.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from worker import calendar
+from worker.audience import Rule
+from worker.campaigns import Campaigns, Plan
+from worker.editions import Edition, Printer
+from worker.errors import Refused, WrongUse
+from worker.people import People
+from worker.sealing import Keyring, Person
+from worker.weaving import MissingField
+
+#: Stands for the link of a mail that is only tried out.
+_NO_LINK = "https://example.org/o/preview"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an operator asks for."""
+
+    appeal: str
+    lists: Sequence[str]  #: slugs
+    at: str | None = None  #: local time; None = now
+    time_zone: str = "UTC"
+    not_after: str | None = None  #: local time; None = the default number of hours after the start
+    limit: int | None = None
+
+
+class Planner:
+    """Makes plans."""
+
+    def __init__(
+        self,
+        people: People,
+        campaigns: Campaigns,
+        keyring: Keyring,
+        *,
+        edition: Callable[[str], Edition],
+        clock: Callable[[], float],
+        not_after_hours: float,
+    ) -> None:
+        """Take the adapters; `edition` freezes an appeal's files as they are now."""
+        self._people = people
+        self._campaigns = campaigns
+        self._keyring = keyring
+        self._edition = edition
+        self._clock = clock
+        self._not_after_hours = not_after_hours
+
+    def plan(self, order: Order) -> Plan:
+        """Check and count; AppealErrors, WrongUse or Refused say what stands in the way."""
+        edition = self._edition(order.appeal)
+        rule = Rule(tuple(each.id for each in self._people.find_lists(order.lists)), order.limit)
+        now = self._clock()
+        start = calendar.moment(order.at, order.time_zone, now) if order.at else now
+        end = self._end(order, start)
+        self._try(edition, rule)
+        return Plan(
+            appeal=order.appeal,
+            edition=edition.to_json(),
+            rule=rule,
+            start_at=start,
+            time_zone=order.time_zone,
+            not_after=end,
+            counts=self._campaigns.count(rule),
+        )
+
+    def _end(self, order: Order, start: float) -> float:
+        if order.not_after is None:
+            return start + self._not_after_hours * 3600
+        end = calendar.moment(order.not_after, order.time_zone, self._clock())
+        if end <= start:
+            raise WrongUse("--not-after is not after the start", remedy="Give a later time.")
+        return end
+
+    def _try(self, edition: Edition, rule: Rule) -> None:
+        """Make one mail for each shape of person on the lists; refuse if any cannot be made."""
+        people = (
+            Person.from_bytes(self._keyring.open(each.id, each.sealed))
+            for each in self._people.members(rule.lists)
+        )
+        if lacking := missing_fields(Printer(edition, self._keyring.marks(), "c0"), people):
+            told = ", ".join(f"{field} ({count} people)" for field, count in lacking.items())
+            raise Refused(
+                f"some people on these lists lack what the appeal asks for: {told}",
+                remedy='Give a fallback, as in {{ first_name | default("friend") }}.',
+            )
+
+
+def missing_fields(printer: Printer, people: Iterable[Person]) -> Mapping[str, int]:
+    """Return how many people lack each field that the appeal uses without a fallback.
+
+    One mail is tried for each shape (fields held, language, form), not for each person.
+    """
+    shapes: dict[tuple[frozenset[str], str, bool], tuple[Person, int]] = {}
+    for person in people:
+        shape = (frozenset(person.fields), person.language, person.discreet)
+        _, count = shapes.get(shape, (person, 0))
+        shapes[shape] = (person, count + 1)
+    lacking: Counter[str] = Counter()
+    for person, count in shapes.values():
+        try:
+            printer.shown(person, _NO_LINK)
+        except MissingField as error:
+            lacking[error.field] += count
+    return dict(lacking)
