@@ -1,0 +1,347 @@
+"""Slots: a Jinja template that can be rendered with stand-ins where the person's values are shown.
+
+Owns the sandbox that templates run in, what a missing value means, what no text may hold (`clean`), and which
+expressions may have a slot. A value is set aside only on its way out, after all filters; a template never
+sees a stand-in. Where captured output (macro, set block, call) is looked at, and not just shown, its values
+stay in place.
+
+Refuses: templates that load others or switch autoescaping, the file system, and randomness.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, Final, Literal, TypeAlias, cast
+
+from jinja2 import Environment, StrictUndefined, Template, TemplateSyntaxError, nodes, pass_context
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+from markupsafe import Markup
+
+from worker.errors import Refused, WrongUse
+
+__all__ = [
+    "Kind",
+    "MissingField",
+    "Record",
+    "SlottedTemplate",
+    "StandIns",
+    "TemplateFault",
+    "clean",
+    "environment",
+    "is_airy",
+]
+
+Kind: TypeAlias = Literal["html", "text"]
+
+#: C0 but for tab and LF, DEL, and lone surrogates, which UTF-8 cannot write.
+_FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+#: The longest `range` a template may ask for.
+_LONGEST_RANGE: Final = 1000
+#: Names with a space, which no template can write: the filters put into its code, and what they record in.
+_SLOT, _TIDY, _RECORD = "a slot", "a tidying", "the record"
+
+_LOADING: Final = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)
+#: Nodes whose output is captured before it is shown.
+_CAPTURING: Final = (nodes.Macro, nodes.CallBlock, nodes.AssignBlock, nodes.FilterBlock)
+
+
+class MissingField(Refused):
+    """The template needs a field that this person lacks.
+
+    Attributes:
+        field: the field's name.
+    """
+
+    def __init__(self, field: str) -> None:
+        """Take the field's name."""
+        super().__init__(
+            f'the text needs the field "{field}", which this person lacks',
+            remedy=f'give it a fallback: {{{{ {field} | default("…") }}}}',
+        )
+        self.field = field
+
+    def __reduce__(self) -> tuple[type["MissingField"], tuple[str]]:
+        """Rebuild from the field, so that the error crosses a process boundary."""
+        return type(self), (self.field,)
+
+
+class TemplateFault(WrongUse):
+    """A template that cannot be used.
+
+    Attributes:
+        line: where, from 1.
+    """
+
+    def __init__(self, message: str, line: int) -> None:
+        """Take what is wrong and the line."""
+        super().__init__(f"line {line}: {message}", remedy="mend the template")
+        self.line = line
+
+
+class _Missing(StrictUndefined):
+    """A value that is not there: fine to ask about, an error to use."""
+
+    __slots__ = ()
+
+    def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401 - Jinja's own call, handed on
+        super().__init__(*args, **named)
+        # Jinja calls this with its message where it would raise UndefinedError.
+        self._undefined_exception = cast("Any", partial(_missing, self._undefined_name or "?"))
+
+
+def _missing(field: str, _message: str | None = None) -> MissingField:
+    return MissingField(field)
+
+
+def clean(text: str) -> str:
+    """Drop what no mail may hold (NUL and other controls, lone surrogates); line ends become LF."""
+    if text.isprintable():
+        return text
+    return _FORBIDDEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def environment(kind: Kind) -> Environment:
+    """Return a sandbox for templates: strict, without loaders, its output cleaned; `html` autoescapes."""
+    made = ImmutableSandboxedEnvironment(
+        autoescape=kind == "html", undefined=_Missing, finalize=_shown, keep_trailing_newline=True
+    )
+    made.globals["range"] = _range
+    # Both answer anew each time, and a retried mail has to be the same mail.
+    del made.globals["lipsum"], made.filters["random"]
+    return made
+
+
+def _range(*bounds: int) -> range:
+    found = range(*bounds)
+    if len(found) > _LONGEST_RANGE:
+        raise Refused(f"a template asks for a range of more than {_LONGEST_RANGE} numbers")
+    return found
+
+
+def _shown(value: object) -> str:
+    """Make a value the text that is shown; markup stays markup."""
+    if type(value) is str:
+        return clean(value)
+    if hasattr(value, "__html__"):
+        return Markup(clean(value.__html__()))  # noqa: S704 - it is markup already
+    return clean(str(value))
+
+
+class StandIns:
+    """The words that take the places of values: `<prefix><number>z`, ASCII letters and digits only."""
+
+    __slots__ = ("_kind", "_prefix", "_words", "pattern")
+
+    def __init__(self, prefix: str, kind: type[str] = str) -> None:
+        """Take the prefix; `kind` may be Markup, so that autoescaping leaves the words alone."""
+        self._prefix, self._kind = prefix, kind
+        self._words: list[str] = []
+        #: matches any of them; its group is the number
+        self.pattern = re.compile(rf"{prefix}(\d+)z")
+
+    def word(self, number: int) -> str:
+        """Return the stand-in of a value."""
+        while number >= len(self._words):
+            self._words.append(self._kind(f"{self._prefix}{len(self._words)}z"))
+        return self._words[number]
+
+    def split(self, text: str) -> list[str | int]:
+        """Cut a text at its stand-ins: texts and numbers, taking turns."""
+        pieces = self.pattern.split(text)
+        return [int(piece) if position % 2 else piece for position, piece in enumerate(pieces)]
+
+    def numbers(self, text: str) -> list[int]:
+        """Return the numbers of the stand-ins in a text, in order."""
+        return [int(number) for number in self.pattern.findall(text)]
+
+
+class Record:
+    """What one rendering set aside: the values in the order met, and the slot each stood in."""
+
+    __slots__ = ("slots", "stand_ins", "values")
+
+    def __init__(self, stand_ins: StandIns) -> None:
+        """Take the words to put in their places."""
+        self.stand_ins = stand_ins
+        self.values: list[str] = []
+        self.slots: list[int] = []
+
+
+class SlottedTemplate:
+    """A template compiled twice: as it is, and with a slot around each expression that it shows.
+
+    Attributes:
+        lines: the line of each slot.
+        pinned: per slot, whether its values stay in place; may be set.
+        fragile: per slot, whether its airy values (`is_airy`) do; may be set.
+    """
+
+    def __init__(self, source: str, kind: Kind) -> None:
+        """Compile it; TemplateFault if it cannot be, loads other templates or switches autoescaping."""
+        source, base = clean(source), environment(kind)
+        self._html = kind == "html"
+        self._plain = _compiled(base, _parsed(base, source))
+        slotting = base.overlay(finalize=None)
+        slotting.filters = {**base.filters, _SLOT: self._fill, _TIDY: _shown}
+        maker = _SlotMaker(slotting)
+        self._slotted = _compiled(slotting, maker.make(_parsed(base, source)))
+        self.lines = maker.lines
+        self.pinned = maker.pinned
+        self.fragile = [False] * len(maker.lines)
+
+    def plain(self, values: Mapping[str, object]) -> str:
+        """Render it as it is."""
+        return "".join(self._plain.root_render_func(self._plain.new_context(dict(values))))
+
+    def render(self, values: Mapping[str, object], record: Record) -> tuple[str, ...]:
+        """Render it with stand-ins; the pieces of the text.
+
+        Pieces rather than the text because most are constants of the compiled template, which remember
+        their hash: as a key they cost a fortieth of hashing 12 KB.
+        """
+        return tuple(self._slotted.root_render_func(self._slotted.new_context({**values, _RECORD: record})))
+
+    @pass_context
+    def _fill(self, context: Context, value: object, slot: int) -> str:
+        """Set a value aside and return its stand-in, or return it where it has to stay."""
+        if type(value) is not str:
+            if hasattr(value, "__html__"):
+                value = value.__html__()
+                if self._html:
+                    return Markup(clean(cast("str", value)))  # noqa: S704 - it is markup already
+            value = str(value)
+        if not value.isprintable():
+            value = clean(value)
+        if self.pinned[slot] or (self.fragile[slot] and is_airy(value)):
+            return value
+        record: Record = context.parent[_RECORD]
+        record.slots.append(slot)
+        record.values.append(value)
+        return record.stand_ins.word(len(record.values) - 1)
+
+
+def is_airy(value: str) -> bool:
+    """Whether a value is empty, or begins or ends with white space: HTML parsers may drop those."""
+    return not value or value[0] in " \t\n" or value[-1] in " \t\n"
+
+
+def _parsed(environment: Environment, source: str) -> nodes.Template:
+    try:
+        tree = environment.parse(source)
+    except TemplateSyntaxError as error:
+        raise TemplateFault(f"Jinja cannot read this: {error.message}", error.lineno) from error
+    for node in tree.find_all((*_LOADING, nodes.EvalContextModifier)):
+        what = "switches autoescaping" if isinstance(node, nodes.EvalContextModifier) else "loads another"
+        raise TemplateFault(f"the template {what}, which cannot be woven", node.lineno)
+    return tree
+
+
+def _compiled(environment: Environment, tree: nodes.Template) -> Template:
+    try:
+        code = environment.compile(tree)
+    except TemplateSyntaxError as error:
+        raise TemplateFault(f"Jinja cannot compile this: {error.message}", error.lineno) from error
+    return Template.from_code(environment, code, environment.make_globals(None))
+
+
+class _SlotMaker(NodeTransformer):
+    """Puts a slot around each expression that a template shows.
+
+    Output of macros, set blocks and the like is captured as text before it is shown, stand-ins and all. That
+    is safe while the template only shows it; if anywhere it does something else with it (a filter, a
+    comparison), the values inside captures stay in place.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._constant = nodes.EvalContext(environment)
+        self._captured: frozenset[str] = frozenset()
+        self._loose = False
+        self._pinning = 0
+        self.lines: list[int] = []
+        self.pinned: list[bool] = []
+
+    def make(self, tree: nodes.Template) -> nodes.Template:
+        """Return the template with its slots."""
+        self._captured = frozenset(_captures(tree))
+        self._loose = _looked_at(tree, self._captured)
+        return cast("nodes.Template", self.visit(tree))
+
+    def generic_visit(self, node: nodes.Node, *args: Any, **named: Any) -> nodes.Node:  # noqa: ANN401 - Jinja's
+        """Visit what is inside; note where values have to stay in place."""
+        recursive = isinstance(node, nodes.For) and node.recursive
+        pins = isinstance(node, nodes.FilterBlock) or recursive
+        pins = pins or (self._loose and isinstance(node, _CAPTURING))
+        self._pinning += pins
+        super().generic_visit(node, *args, **named)
+        self._pinning -= pins
+        return node
+
+    def visit_Output(self, node: nodes.Output) -> nodes.Output:  # noqa: N802 - Jinja's name for it
+        """Give each expression its slot."""
+        node.nodes = [self._slotted(child) for child in node.nodes]
+        return node
+
+    def _slotted(self, shown: nodes.Expr) -> nodes.Expr:
+        if isinstance(shown, nodes.TemplateData):
+            return shown
+        try:
+            # What Jinja works out once, when it compiles, needs no slot.
+            return nodes.Const(_shown(shown.as_const(self._constant)), lineno=shown.lineno)
+        except nodes.Impossible:
+            pass
+        if not self._loose and _name_shown(shown) in self._captured:
+            return self._filtered(shown, _TIDY)
+        self.lines.append(shown.lineno)
+        self.pinned.append(self._pinning > 0)
+        return self._filtered(shown, _SLOT, nodes.Const(len(self.lines) - 1))
+
+    def _filtered(self, shown: nodes.Expr, name: str, *args: nodes.Expr) -> nodes.Expr:
+        made = nodes.Filter(shown, name, list(args), [], None, None, lineno=shown.lineno)
+        return cast("nodes.Expr", made.set_environment(self._environment))
+
+
+def _captures(tree: nodes.Template) -> Iterator[str]:
+    """Return the names under which captured output can be had."""
+    yield from ("caller", "self", "super")
+    for macro in tree.find_all(nodes.Macro):
+        yield macro.name
+    for block in tree.find_all(nodes.AssignBlock):
+        yield block.target.name if isinstance(block.target, nodes.Name) else "namespace"
+
+
+def _name_shown(shown: nodes.Expr) -> str:
+    """Return the name in `{{ name }}` or `{{ name(…) }}`, "" for any other expression."""
+    inner = shown.node if isinstance(shown, nodes.Call) else shown
+    if isinstance(inner, nodes.Getattr) and shown is not inner:
+        inner = inner.node if _is_self(inner.node) else inner
+    return inner.name if isinstance(inner, nodes.Name) else ""
+
+
+def _is_self(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Name) and node.name == "self"
+
+
+def _looked_at(node: nodes.Node, captured: frozenset[str]) -> bool:
+    """Tell whether captured output is used in any other way than to be shown as it is."""
+    if isinstance(node, nodes.Name):
+        return node.name in captured and node.ctx == "load"
+    if isinstance(node, nodes.AssignBlock) and (node.filter or not isinstance(node.target, nodes.Name)):
+        return True
+    shown = (
+        node.nodes
+        if isinstance(node, nodes.Output)
+        else [node.call]
+        if isinstance(node, nodes.CallBlock)
+        else []
+    )
+    for child in node.iter_child_nodes():
+        if child in shown and _name_shown(cast("nodes.Expr", child)) in captured:
+            inner = child.iter_child_nodes(exclude=("node",))
+            if any(_looked_at(part, captured) for part in inner):
+                return True
+        elif _looked_at(child, captured):
+            return True
+    return False
