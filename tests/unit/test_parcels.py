@@ -1,11 +1,14 @@
 """What may be carried, and the bytes that carry it."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.parcels import Lost, Offer, Parcel, envelope, speakable, stuff, verdict, well_formed, xtext
 from worker.replies import Reply, Trouble
+
+#: Several people share the machine: no test fails for being slow.
+CALM = settings(deadline=None)
 
 ALL = Offer(pipelining=True, size=100_000, dsn=True, smtputf8=True, eightbit=True)
 FROM = "MAIL FROM:<b+mark@bounces.example.org>"
@@ -89,6 +92,7 @@ def test_unspeakable(address: str) -> None:
     assert judged == Lost(begun=False, reason="malformed", trouble=Trouble.SENDER)
 
 
+@CALM
 @given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20))
 def test_no_injection(local: str, domain: str) -> None:
     """Whatever is let through stands on one line, whole, between its brackets."""
@@ -140,6 +144,7 @@ def test_malformed_mail(data: bytes) -> None:
     assert verdict(parcel(data=data), ALL) == Lost(begun=False, reason="malformed", trouble=Trouble.SENDER)
 
 
+@CALM
 @given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b".", b" "]), max_size=12).map(b"".join))
 def test_line_ends_law(data: bytes) -> None:
     """Well formed means exactly: some line end, and none but CRLF."""
@@ -154,6 +159,7 @@ def test_utf8_mail() -> None:
     assert not well_formed(b"\xff\r\n", utf8=True)
 
 
+@CALM
 @given(st.lists(st.sampled_from([b".", b"..", b"a", b"", b".a", b"a."]), min_size=1, max_size=8))
 def test_stuffing_law(lines: list[bytes]) -> None:
     """No line of what leaves is a lone dot, and taking one leading dot off each gives the message back."""
@@ -166,6 +172,7 @@ def test_stuffing_law(lines: list[bytes]) -> None:
         assert back == (data if data.endswith(b"\r\n") else data + b"\r\n")
 
 
+@CALM
 @given(st.text(st.characters(min_codepoint=0, max_codepoint=127), max_size=30))
 def test_xtext_law(text: str) -> None:
     """Encoded text is printable without = and decodes to itself."""
