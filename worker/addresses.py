@@ -32,6 +32,7 @@ _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 #: An ordinary address: all ASCII, dot-atom @ host name with an alphabetic top level. Nothing here backtracks.
 _PLAIN = re.compile(rf"({_ATOM}(?:\.{_ATOM})*+)@((?:{_LABEL}\.)+[A-Za-z]{{2,63}})")
+_DOT_ATOM = re.compile(rf"{_ATOM}(?:\.{_ATOM})*+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"@(.*)', re.DOTALL)
 #: What a local part may hold only inside quotes (RFC 5322 3.2.3 specials, and space).
 _NEEDS_QUOTES = re.compile(r'[\s"(),:;<>@\[\]\\]|^\.|\.\.|\.$|^$')
@@ -278,6 +279,8 @@ def _refuse_domain_shape(domain: str) -> None:
 def _check_local(local: str) -> None:
     if not local:
         raise AddressError("no-local")
+    if _DOT_ATOM.fullmatch(local):
+        return
     if local.startswith(".") or local.endswith(".") or ".." in local:
         raise AddressError("dot")
     try:
