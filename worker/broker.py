@@ -158,8 +158,10 @@ def running(state: Path, program: Program | None = None) -> Iterator[PrivateRedi
     with reserved(state, program) as private:
         process = processes.spawn(private.argv, orphaned=signal.SIGKILL)
         try:
-            processes.until(lambda: private.ready() or process.poll() is not None, seconds=_START_SECONDS)
-            if process.poll() is not None or not private.ready():
+            processes.until(
+                lambda: private.ready() or processes.ending(process) is not None, seconds=_START_SECONDS
+            )
+            if processes.ending(process) is not None or not private.ready():
                 raise Unavailable(
                     f"the private Redis ({private.program.path}) did not come up.",
                     remedy="Run `tocsin doctor`.",

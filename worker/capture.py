@@ -205,7 +205,7 @@ def running(folder: Path, rules: Sequence[Rule] = (), *, log: Path | None = None
         return place if place and place.pid == process.pid else None
 
     try:
-        processes.until(lambda: bool(ours()) or process.poll() is not None, seconds=_START_SECONDS)
+        processes.until(lambda: bool(ours()) or processes.ending(process) is not None, seconds=_START_SECONDS)
         if (place := ours()) is None:
             raise Unavailable(
                 "the capture mail server did not come up.",

@@ -78,20 +78,40 @@ def _parent_death_signal(orphaned: signal.Signals) -> Callable[[], None] | None:
     return bind
 
 
+def ending(process: subprocess.Popen[bytes]) -> str | None:
+    """Tell how a process ended (`code 1`, `signal SIGKILL`); None while it runs.
+
+    It is left as a zombie, so that its number, and its session's, stays its own until `kill`.
+    """
+    if process.returncode is None:
+        found = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if found is None:
+            return None
+        code = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+    else:
+        code = process.returncode
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"code {code}"
+
+
 def end(process: subprocess.Popen[bytes], *, patience: float) -> None:
-    """Ask a process to stop, and after `patience` seconds end it and its whole session; idempotent."""
-    if process.poll() is None:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
+    """Ask a process to stop, and after `patience` seconds end it with its whole session; idempotent."""
+    ask_to_stop(process)
+    until(lambda: ending(process) is not None, seconds=patience)
     kill(process)
+
+
+def ask_to_stop(process: subprocess.Popen[bytes]) -> None:
+    """Send SIGTERM to a process that has not been reaped (Popen's own way would reap it); idempotent."""
+    if process.returncode is None:
+        os.kill(process.pid, signal.SIGTERM)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """End a process and all that is left of its session, at once; idempotent."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def until(condition: Callable[[], bool], *, seconds: float) -> bool:
