@@ -9,21 +9,21 @@ Refuses: to evaluate anything.
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from jinja2 import Environment, TemplateSyntaxError, meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from worker.slots import environment
 
 #: What only the mail itself knows: never a field of a person.
 RESERVED: Final = frozenset({"opt_out_url", "preferences_url"})
 
 _NEEDS_A_LOADER = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport, nodes.Block)
-#: Filters that switch escaping off or make a link from a person's own text; and one that answers anew
-#: each time, where a retried mail has to be the same mail.
+#: Filters that switch escaping off, or make a link from a person's own text.
 _REFUSED_FILTERS = {
     "safe": "would let a value from a list write HTML",
     "urlize": "would turn a value from a list into a link",
-    "random": "would make a repeated mail differ from the first",
 }
 #: Jinja that could begin in plain data: the brace of {{, {% or {#.
 _OPENER = re.compile(r"\{(?=[{%#]|\Z)")
@@ -62,8 +62,10 @@ class NotReadableError(ValueError):
         self.fault = fault
 
 
+@cache
 def _environment() -> Environment:
-    return ImmutableSandboxedEnvironment(autoescape=True, keep_trailing_newline=True)
+    """Return the sandbox that the expressions will run in, to be checked by its rules."""
+    return environment("html")
 
 
 _BEGINS = {"variable_begin": "value", "block_begin": "statement", "comment_begin": "comment"}
@@ -89,6 +91,8 @@ def split(text: str) -> list[Piece]:
                 raise NotReadableError(Fault(start, f"keep this on one line: {held.splitlines()[0]} …"))
             pieces.append(Piece(kind, held, start if kind != "plain" else line))
             kind, held = "plain", ""
+    if kind != "plain":
+        raise NotReadableError(Fault(start, f"this is not closed: {held.splitlines()[0]}"))
     return pieces
 
 
@@ -109,10 +113,9 @@ def faults(text: str) -> Iterator[Fault]:
     """Check the Jinja of a text without running it."""
     try:
         split(text)
-        environment = _environment()
-        tree = environment.parse(text)
+        tree = _environment().parse(text)
         yield from _refused(tree)
-        environment.compile(tree)  # finds unknown filters and tests
+        _environment().compile(tree)  # finds unknown filters and tests
     except NotReadableError as error:
         yield error.fault
     except TemplateSyntaxError as error:
@@ -131,7 +134,8 @@ def _refused(tree: nodes.Template) -> Iterator[Fault]:
 
 def fields(text: str) -> set[str]:
     """Name the fields of a person that a text with sound Jinja uses."""
-    return meta.find_undeclared_variables(_environment().parse(text)) - RESERVED
+    named = meta.find_undeclared_variables(_environment().parse(text))
+    return named - RESERVED - _environment().globals.keys()
 
 
 def plain(text: str) -> bool:

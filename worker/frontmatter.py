@@ -6,6 +6,7 @@ documents (a few lines of YAML can otherwise grow to gigabytes), keys written tw
 nobody asked for.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from typing import Final
@@ -23,6 +24,12 @@ _FIRST_LINE: Final = 2
 _TEXT: Final = "tag:yaml.org,2002:str"
 _FLAG: Final = "tag:yaml.org,2002:bool"
 _NOTHING: Final = "tag:yaml.org,2002:null"
+_JINJA: Final = re.compile(r"\{[{%#]")
+#: What YAML's own words for a fault mean to an author.
+_MEANT: Final = {
+    "\\t": "a tab cannot indent here: use spaces",
+    "mapping values are not allowed": 'a text that holds ": " must stand in quotes',
+}
 _KINDS: Final = {yaml.MappingNode: "a group of keys", yaml.SequenceNode: "a list", yaml.ScalarNode: "a text"}
 
 
@@ -88,11 +95,10 @@ def _explained(error: yaml.YAMLError, source: str) -> tuple[int, str]:
     line, problem = error.problem_mark.line, error.problem or ""
     if "end of stream" in problem and error.context_mark is not None:
         return error.context_mark.line, "a quotation mark is not closed"
-    if "\\t" in problem:
-        return line, "a tab cannot indent here: use spaces"
-    if "mapping values are not allowed" in problem:
-        return line, 'a text that holds ": " must stand in quotes'
-    return line, f"YAML cannot read this: {problem or error.context}"
+    if _JINJA.search(source.split("\n")[line]):
+        return line, 'a text that holds "{{" or "{%" must stand in quotes'
+    meant = (message for words, message in _MEANT.items() if words in problem)
+    return line, next(meant, f"YAML cannot read this: {problem or error.context}")
 
 
 class Section:
@@ -197,7 +203,12 @@ class Section:
 
     def _text(self, node: yaml.Node, name: str, most: int, *, line: bool = True) -> str:
         if not isinstance(node, yaml.ScalarNode):
-            self._note(node.start_mark.line, f"{name} must be a text, not {_KINDS[type(node)]}")
+            hint = (
+                ' (put one that begins with "{" in quotes)'
+                if isinstance(node, yaml.CollectionNode) and node.flow_style
+                else ""
+            )
+            self._note(node.start_mark.line, f"{name} must be a text, not {_KINDS[type(node)]}{hint}")
             return ""
         if node.tag != _TEXT:
             self._note(node.start_mark.line, f'{name} must be a text: put "{node.value[:40]}" in quotes')
