@@ -31,6 +31,8 @@ _LINES_MOST: Final = 100
 _DELIMITERS: Final = ",;\t|"
 #: Excel's own first line, which names the delimiter.
 _SEP_LINE = re.compile(r'"?sep=([,;\t|])"?\s*', re.IGNORECASE)
+#: Characters in an address, with room for padding.
+_ADDRESS_MOST: Final = 320
 #: An address that stands alone, as in a cell of its own.
 _ADDRESS_ALONE = re.compile(r"""[\s"']*[^\s"'@]+@[^\s"'@]+\.[^\s"'@]+[\s"']*""")
 _FORMULA_MARKS: Final = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
@@ -292,7 +294,12 @@ def _flaw(lines: _Lines, cells: Sequence[str], delimiter: str, text: Encoding) -
 def _holds_row(text: str, delimiter: str) -> bool:
     """Whether two stray quotes made one cell of several rows: one line in it has an address in a cell."""
     rows = (line.split(delimiter) for line in re.split(r"[\r\n]+", text)) if "@" in text else ()
-    return any(len(row) > 1 and any(map(_ADDRESS_ALONE.fullmatch, row)) for row in rows)
+    return any(len(row) > 1 and any(map(_is_address, row)) for row in rows)
+
+
+def _is_address(text: str) -> bool:
+    # The length comes first: a long run of dots would keep the pattern busy for minutes.
+    return len(text) <= _ADDRESS_MOST and _ADDRESS_ALONE.fullmatch(text) is not None
 
 
 def _plain_lines(lines: _Lines, text: Encoding) -> Iterator[Record | Rejected]:

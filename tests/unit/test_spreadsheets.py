@@ -143,6 +143,11 @@ def test_note_with_an_address() -> None:
     assert rows(HEADER + 'a,"Spoke to b@example.org, who agreed.\nCall again."\n')
 
 
+def test_endless_dots() -> None:
+    """A cell made to keep a pattern busy costs no more than its length."""
+    assert rows(HEADER + 'a,"x\na@' + "." * 100_000 + '@,"\n')
+
+
 def test_damaged_line() -> None:
     """A byte that is no text rejects its row and no other."""
     data = HEADER.encode() + "a,José\n".encode() + b"b,Jos\xe9\n" + "c,Zoë\n".encode()
