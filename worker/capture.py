@@ -12,7 +12,6 @@ import dataclasses
 import errno
 import fnmatch
 import functools
-import importlib.resources
 import itertools
 import json
 import logging
@@ -232,24 +231,20 @@ def kept(folder: Path) -> Iterator[gallery.Captured]:
         )
 
 
-def write_index(folder: Path) -> Path:
-    """Write the page to look through the first mails of a folder, and give its file."""
+def write_index(folder: Path, template: str) -> Path:
+    """Write the page to look through the first mails of a folder, and give its file.
+
+    Args:
+        folder: the captured mails.
+        template: the page's source (`templates/capture/index.html`).
+    """
     count = sum(1 for _ in folder.glob("*.eml"))
     shown = itertools.islice(kept(folder), SHOWN)
-    page = gallery.page(shown, _page_source(), left_out=max(0, count - SHOWN))
     draft, index = folder / ".index.html.new", folder / "index.html"
-    with open(draft, "w", encoding="utf-8", opener=functools.partial(os.open, mode=0o600)) as opened:
-        opened.write(page)
+    with draft.open("w", encoding="utf-8") as opened:
+        draft.chmod(0o600)
+        opened.write(gallery.page(shown, template, left_out=max(0, count - SHOWN)))
     return draft.replace(index)
-
-
-def _page_source() -> str:
-    """Find the page's template: in an installed wheel beside the package, in a checkout one folder up."""
-    package = importlib.resources.files("worker")
-    shipped = package / "_shipped/templates/capture/index.html"
-    if shipped.is_file():
-        return shipped.read_text(encoding="utf-8")
-    return Path(__file__).parents[1].joinpath("templates/capture/index.html").read_text(encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -277,7 +277,7 @@ class TestPage:
         for number in range(3):
             outbox.keep("", ["r@example.com"], mail(subject=f"Mail {number}"))
         monkeypatch.setattr(capture, "SHOWN", 2)
-        index = capture.write_index(tmp_path)
+        index = capture.write_index(tmp_path, TEMPLATE)
         text = index.read_text(encoding="utf-8")
         assert index == tmp_path / "index.html"
         assert stat.S_IMODE(index.stat().st_mode) == 0o600
