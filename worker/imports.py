@@ -25,6 +25,8 @@ from worker.suppressions import EVERYTHING, Suppressions, list_scope
 CHUNK = 5_000
 #: Person ids are taken in blocks; what is left of a block is never used, which harms nobody.
 ID_BLOCK = 50_000
+#: Consent texts remembered with their ids.
+_CONSENTS_KEPT = 1_000
 
 
 class Progress(Protocol):
@@ -107,10 +109,13 @@ class Importer:
 
     def _stage(self, import_id: int, slug: str, rows: Sequence[Row], result: Result) -> None:
         by_key: dict[bytes, Row] = {}
+        forms: dict[bytes, bytes] = {}  # every hash of an address, earlier hash keys' too, to today's
         for row in rows:
-            by_key.setdefault(self._keyring.address_key(row.address), row)
+            keys = self._keyring.address_keys(row.address)
+            by_key.setdefault(keys[0], row)
+            forms.update(dict.fromkeys(keys, keys[0]))
         result.duplicates += len(rows) - len(by_key)
-        said_no = self._said_no(by_key, slug)
+        said_no = self._said_no(forms, slug)
         result.suppressed += len(said_no)
         kept = {key: row for key, row in by_key.items() if key not in said_no}
         held = self._people.ids(list(kept))
@@ -119,10 +124,9 @@ class Importer:
         result.accepted += new
         result.duplicates += len(staged) - new
 
-    def _said_no(self, by_key: Mapping[bytes, Row], slug: str) -> set[bytes]:
-        """Return the keys (as of today's hash key) of those who said no, under any hash key we ever had."""
+    def _said_no(self, forms: Mapping[bytes, bytes], slug: str) -> set[bytes]:
+        """Return the keys of those who said no, under whichever of their address's hashes."""
         scopes = [EVERYTHING, *(list_scope(each.id) for each in self._people.lists_named(slug))]
-        forms = {form: key for key, row in by_key.items() for form in self._keyring.address_keys(row.address)}
         return {forms[form] for form in self._suppressions.said_no(list(forms), scopes)}
 
     def _sealed(self, key: bytes, row: Row, person_id: int | None) -> Staged:
@@ -148,6 +152,8 @@ class Importer:
     def _consent_id(self, consent: Consent) -> int:
         text = Consent(consent.basis, consent.source, consent.wording, None)
         if text not in self._consents:
+            if len(self._consents) >= _CONSENTS_KEPT:  # a file with a source of its own in every row
+                self._consents.clear()
             self._consents[text] = self._people.consent_id(text.basis, text.source, text.wording)
         return self._consents[text]
 

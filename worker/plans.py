@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from worker.audience import Rule, chosen, count_by_reason
+from worker.audience import Rule, chosen, count_by_reason, last_of_slice
 from worker.database import Database
 from worker.deliveries import State
 from worker.people import allocate
@@ -53,6 +53,9 @@ class Draft:
     time_zone: str
     not_after: float | None
 
+
+#: Above every id.
+LAST_ID = 2**62
 
 _COLUMNS = [column for column in campaigns.c if column.name not in {"edition", "launch_cursor"}]
 
@@ -184,13 +187,12 @@ class Plans:
             ).one()
             if row.launched_at is not None or row.state != "running":
                 return []
-            people = chosen(campaign.rule, after=row.launch_cursor, limit=size)
-            here = people.subquery()
-            last, count = connection.execute(sa.select(sa.func.max(here.c.person_id), sa.func.count())).one()
-            if not count or _full(connection, campaign):
+            last = _slice_end(connection, campaign, row.launch_cursor, size)
+            if last is None:
                 _close_launch(connection, campaign.id, now)
                 return []
-            made = _write_slice(connection, campaign, people, count, self._batch_size, now)
+            people = chosen(campaign.rule, after=row.launch_cursor, upto=last)
+            made = _write_slice(connection, campaign, people, self._batch_size, now)
             connection.execute(
                 sa.update(campaigns).where(campaigns.c.id == campaign.id).values(launch_cursor=last)
             )
@@ -207,12 +209,12 @@ def _campaign(row: sa.Row[tuple[object, ...]]) -> Campaign:
     return Campaign(**{**facts, "rule": Rule.from_json(str(facts["rule"]))})
 
 
-def _full(connection: sa.Connection, campaign: Campaign) -> bool:
-    """Whether a limited campaign has had its one slice."""
+def _slice_end(connection: sa.Connection, campaign: Campaign, after: int, size: int) -> int | None:
+    """Return the last person of the next slice; None when the launch is whole."""
     if campaign.rule.limit is None:
-        return False
-    any_yet = sa.select(deliveries.c.id).where(deliveries.c.campaign_id == campaign.id).limit(1)
-    return connection.execute(any_yet).first() is not None
+        return connection.execute(last_of_slice(campaign.rule, after, size)).scalar_one()
+    # A limited campaign has one slice: the first who may be written to.
+    return None if after else LAST_ID
 
 
 def _close_launch(connection: sa.Connection, campaign_id: int, now: float) -> None:
@@ -226,17 +228,17 @@ def _write_slice(
     connection: sa.Connection,
     campaign: Campaign,
     people: sa.Select[int, bytes, str, int, str],
-    count: int,
     batch_size: int,
     now: float,
 ) -> Sequence[int]:
-    """Insert `count` deliveries and their batches without bringing a row of them to this process."""
+    """Insert a slice's deliveries and their batches without bringing a row of them to this process."""
+    count = connection.execute(sa.select(sa.func.count()).select_from(people.subquery())).scalar_one()
     needed = -(-count // batch_size)
-    first = allocate(connection, "batch", needed)
+    first = allocate(connection, "batch", needed) if needed else 0
     made = list(range(first, first + needed))
-    connection.execute(
-        sa.insert(batches), [{"id": one, "campaign_id": campaign.id, "due_at": now} for one in made]
-    )
+    if made:
+        rows = [{"id": one, "campaign_id": campaign.id, "due_at": now} for one in made]
+        connection.execute(sa.insert(batches), rows)
     one = people.subquery()
     place = sa.func.row_number().over(order_by=one.c.person_id) - 1
     skipped = one.c.reason != ""

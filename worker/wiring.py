@@ -11,26 +11,31 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
 
-from worker import broker
+from starlette.types import ASGIApp
+
+from worker import broker, sections, workspace
 from worker.campaigns import Alarms, Campaigns, Doorbell
 from worker.database import Database
 from worker.deliveries import RetryPolicy
 from worker.dispatch import Dispatcher, Pace
 from worker.docket import Docket
-from worker.editions import Edition, Printer
+from worker.editions import Edition, Form, Printer
 from worker.feedback import OptOuts
 from worker.imports import Importer
 from worker.journal import Journal, owner_name
 from worker.ledger import Ledger
 from worker.people import People
+from worker.planning import Planner
 from worker.plans import Plans
-from worker.relay import Endpoint, Relay
+from worker.relay import Endpoint, Relay, Timeouts
+from worker.rendering import Organisation
 from worker.sealing import Keyring
 from worker.settings import Settings
 from worker.suppressions import Suppressions
 from worker.sweep import Sweep
 from worker.tallies import Tallies
 from worker.throttle import Throttle
+from worker.web import create_app
 
 #: Campaigns whose printers one process keeps ready.
 _PRINTERS = 8
@@ -126,7 +131,61 @@ class Wiring:
     @cached_property
     def endpoint(self) -> Endpoint:
         """The relay, as configured."""
-        raise NotImplementedError
+        relay = self.settings.relay
+        password = self.settings.relay_password()
+        return Endpoint(
+            host=relay.host,
+            port=relay.port,
+            security=relay.security,
+            username=relay.username,
+            password=password.get_secret_value() if password else "",
+            helo=relay.helo,
+            allow_plain=relay.allow_plain,
+            ca_file=relay.ca_file,
+            connections=relay.connections,
+            messages_per_connection=relay.messages_per_connection,
+            timeouts=Timeouts(
+                connect=relay.timeouts.connect,
+                command=relay.timeouts.command,
+                data=relay.timeouts.data,
+                block=relay.timeouts.block,
+                final=relay.timeouts.final,
+            ),
+        )
+
+    def relay(self) -> Relay:
+        """Make the sessions with the relay; not opened before there is something to carry."""
+        return Relay(self.endpoint)
+
+    def edition(self, slug: str) -> Edition:
+        """Freeze an appeal, the look and our names as they are now."""
+        discreet = self.settings.discreet
+        web = self.settings.web
+        return Edition(
+            slug=slug,
+            appeal=workspace.appeal_files(self.settings, slug),
+            look=workspace.read_folder(self.settings.templates, "look"),
+            organisation=Organisation(**self.settings.organisation.model_dump()),
+            open=Form(_identity(self.settings.mail), web.base_url),
+            discreet=Form(_identity(discreet), web.discreet_base_url or web.base_url) if discreet else None,
+        )
+
+    @cached_property
+    def planner(self) -> Planner:
+        """What turns an order into a plan."""
+        return Planner(
+            self.people,
+            self.campaigns,
+            self.keyring,
+            edition=self.edition,
+            clock=self.clock,
+            not_after_hours=self.settings.sending.not_after_hours,
+        )
+
+    def web(self) -> ASGIApp:
+        """Make the opt-out pages' app."""
+        files = workspace.read_folder(self.settings.templates, "web")
+        return create_app(self.opt_outs, files, https=self.settings.web.base_url.startswith("https:"))
 
     @cached_property
     def dispatcher(self) -> Dispatcher:
@@ -136,7 +195,7 @@ class Wiring:
             ledger=Ledger(self.database),
             journal=Journal(self.settings.state / "journal", owner_name(secrets.token_hex(4))),
             keyring=self.keyring,
-            relay=Relay(self.endpoint),
+            relay=self.relay(),
             throttle=Throttle(broker.client(self.settings), "main", self.settings.relay.per_second),
             printers=self.printer,
             alarms=Alarms(self.plans),
@@ -165,3 +224,7 @@ class Wiring:
             if len(self._printers) > _PRINTERS:
                 self._printers.popitem(last=False)
         return self._printers[campaign_id]
+
+
+def _identity(mail: sections.Mail) -> Identity:
+    raise NotImplementedError

@@ -1,0 +1,56 @@
+# `make demo` shows the whole path; `make test` proves it. Both install what they need into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint install lock wheel bench clean help
+
+help: ## Say what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/.installed ## Import, send, opt out and report, all on this machine
+	@$(BIN)/tocsin demo
+
+test: .venv/.developed ## Run every test
+	$(BIN)/pytest $(TESTS)
+
+lint: .venv/.developed ## Style, types and the layers of the house
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+install: .venv/.installed ## Install the `tocsin` command into .venv
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Tocsin needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -m venv .venv || \
+		{ rm -rf .venv; echo "error: this Python has no venv: apt-get install python3-venv"; exit 3; }
+
+# Hashes are required: what is installed is what was locked. Nothing is built from unpinned parts.
+.venv/.installed: .venv/bin/python requirements.lock pyproject.toml
+	@echo "Installing into .venv (once; about half a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+.venv/.developed: .venv/.installed requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+LOCK := .venv-lock/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-emit-index-url --no-emit-find-links
+
+lock: ## Choose and pin the newest fitting versions
+	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
+	$(LOCK) --upgrade --group build -o requirements.lock
+	$(LOCK) --upgrade --group dev -c requirements.lock -o requirements-dev.lock
+
+wheel: .venv/.installed ## Build the wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
+
+bench: .venv/.developed ## Measure, side by side
+	for each in bench/*.py; do $(BIN)/python $$each || exit 1; done
+
+clean: ## Remove what was built; lists, keys and var/ stay
+	rm -rf .venv .venv-lock dist build

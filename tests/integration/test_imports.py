@@ -1,0 +1,157 @@
+"""An import takes all or nothing, leaves out who said no, and names what it rejects without repeating it."""
+
+import csv
+import secrets
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from worker.addresses import parse
+from worker.database import Database
+from worker.errors import Refused
+from worker.imports import Importer, Rejects, Result, Target
+from worker.lists import Consent, read
+from worker.people import People
+from worker.sealing import Keyring, Keys, Person
+from worker.suppressions import EVERYTHING, Suppression, Suppressions
+
+Bring = Callable[..., Result]
+GOOD = "email,name,basis,source,when\nanna@example.org,Anna,consent,form,2025-01-01\n"
+
+
+@pytest.fixture
+def keyring() -> Keyring:
+    """Fresh keys."""
+    return Keyring.generate(secrets.token_bytes)
+
+
+@pytest.fixture
+def bring(database: Database, keyring: Keyring, tmp_path: Path, clock: Callable[[], float]) -> Bring:
+    """Import a text into the list "one"."""
+
+    def run(text: str | Iterable[bytes], **options: bool) -> Result:
+        importer = Importer(
+            People(database), Suppressions(database), keyring, random=secrets.token_bytes, clock=clock
+        )
+        chunks = [text.encode()] if isinstance(text, str) else text
+        rows = read(chunks, defaults=Consent())
+        return importer.run(
+            rows, Target("one", "One", **options), Rejects(tmp_path / "rejects.csv"), lambda _rows: None
+        )
+
+    return run
+
+
+def held(database: Database, keyring: Keyring) -> list[Person]:
+    """Everyone on every list, opened."""
+    people = People(database)
+    return [
+        Person.from_bytes(keyring.open(each.id, each.sealed))
+        for each in people.members([one.id for one in people.lists()])
+    ]
+
+
+def test_people_come_in_sealed_and_open_again(bring: Bring, database: Database, keyring: Keyring) -> None:
+    """What the file says is what the keys open, and nothing of it stands in the store in clear."""
+    result = bring(GOOD)
+    assert (result.rows, result.accepted, result.new_people, result.new_members) == (1, 1, 1, 1)
+    (person,) = held(database, keyring)
+    assert (person.address.spec, person.name) == ("anna@example.org", "Anna")
+    (row,) = People(database).members([1])
+    assert b"anna" not in row.sealed.lower()
+
+
+def test_one_bad_row_keeps_everybody_out(bring: Bring, database: Database) -> None:
+    """All or nothing is the default, and the refusal names the way out."""
+    with pytest.raises(Refused) as caught:
+        bring(GOOD + "not an address,Bo,consent,form,2025-01-01\n")
+    assert "--accept-valid" in caught.value.remedy
+    assert People(database).lists() == []
+
+
+def test_accept_valid_takes_the_good_rows_and_lists_the_others(
+    bring: Bring, database: Database, tmp_path: Path
+) -> None:
+    """The rejects file has line and reason, is private, and repeats nothing of the row."""
+    result = bring(GOOD + "secret-not-an-address,Bo,consent,form,2025-01-01\n", accept_valid=True)
+    assert (result.accepted, result.rejected.total()) == (1, 1)
+    assert [each.members for each in People(database).lists()] == [1]
+    rejects = tmp_path / "rejects.csv"
+    assert rejects.stat().st_mode & 0o777 == 0o600
+    (row,) = csv.DictReader(rejects.read_text(encoding="utf-8").splitlines())
+    assert row["line"] == "3"
+    assert row["reason"].startswith("address")
+    assert "secret" not in rejects.read_text(encoding="utf-8")
+
+
+def test_a_file_with_no_usable_row_is_refused(bring: Bring) -> None:
+    """Zero valid rows is one clear line, with or without --accept-valid."""
+    with pytest.raises(Refused, match="no usable row"):
+        bring("email\nnonsense\n", accept_valid=True)
+
+
+def test_a_dry_run_counts_and_keeps_nothing(bring: Bring, database: Database) -> None:
+    """Everything is counted as it would be, and nobody comes in."""
+    result = bring(GOOD + GOOD.splitlines()[1] + "\n", dry_run=True)
+    assert (result.accepted, result.duplicates, result.kept) == (1, 1, False)
+    assert People(database).lists() == []
+
+
+@pytest.mark.parametrize("again", ["anna@example.org", "ANNA@Example.ORG", " anna@example.org "])
+def test_one_person_comes_in_once(again: str, bring: Bring, database: Database) -> None:
+    """Another case or stray spaces make no second person, in one file or in the next."""
+    assert bring(f"{GOOD}{again},Anna,consent,form,2025-01-01\n").duplicates == 1
+    assert bring(f"email\n{again}\n").new_people == 0
+    assert [each.members for each in People(database).lists()] == [1]
+
+
+@pytest.mark.parametrize(
+    "form", ["anna@example.org", "ANNA@EXAMPLE.ORG", '"Anna <anna@example.org>"', "  anna@example.org"]
+)
+def test_who_said_no_stays_out_in_any_spelling(
+    form: str, bring: Bring, database: Database, keyring: Keyring
+) -> None:
+    """An import never lifts a suppression (STANDARDS L8); it counts it."""
+    key = keyring.address_key(parse("anna@example.org"))
+    Suppressions(database).add([Suppression(key, EVERYTHING, "opt-out", "page", 1.0)])
+    result = bring(f"email\n{form}\nbo@example.org\n")
+    assert (result.accepted, result.suppressed) == (1, 1)
+    assert [person.address.spec for person in held(database, keyring)] == ["bo@example.org"]
+
+
+def test_a_suppression_is_found_under_an_older_hash_key(database: Database, keyring: Keyring) -> None:
+    """After a rotation the "no" of someone since erased still holds."""
+    key = keyring.address_key(parse("anna@example.org"))
+    Suppressions(database).add([Suppression(key, EVERYTHING, "opt-out", "page", 1.0)])
+    old = keyring.lookup_keys.by_id[1]
+    rotated = Keyring(keyring.seal_keys, Keys(2, {1: old, 2: secrets.token_bytes(32)}), keyring.mark_keys)
+    importer = Importer(
+        People(database), Suppressions(database), rotated, random=secrets.token_bytes, clock=lambda: 1.0
+    )
+    rows = read([GOOD.encode() + b"bo@example.org,Bo,consent,form,2025-01-01\n"], defaults=Consent())
+    result = importer.run(rows, Target("one", "One"), Rejects(Path("unused")), lambda _rows: None)
+    assert (result.accepted, result.suppressed) == (1, 1)
+
+
+def test_a_second_import_updates_what_is_held(bring: Bring, database: Database, keyring: Keyring) -> None:
+    """A person's newer fields replace the older ones, under the same number."""
+    bring(GOOD)
+    bring(GOOD.replace("Anna,", "Anna Bell,"))
+    assert [person.name for person in held(database, keyring)] == ["Anna Bell"]
+
+
+def test_an_interrupt_leaves_nothing_behind(bring: Bring, database: Database) -> None:
+    """Ctrl-C in the middle: nobody came in, nothing is staged."""
+
+    def chunks() -> Iterable[bytes]:
+        yield GOOD.encode() + b"".join(
+            b"p%d@example.org,P,consent,form,2025-01-01\n" % n for n in range(9000)
+        )
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bring(chunks())
+    assert People(database).lists() == []
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM staged").scalar_one() == 0
