@@ -15,6 +15,8 @@ from worker.errors import WrongUse
 from worker.versions import Version
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+#: Findings that the message itself lists; `findings` holds them all.
+_MOST_TOLD = 30
 _FILE = re.compile(r"([a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*)\.md")
 
 
@@ -59,8 +61,11 @@ class AppealErrors(WrongUse):
         count = len(self.findings)
         start = f"the appeal {slug} has {'an error' if count == 1 else f'{count} errors'}"
         separator = ": " if count == 1 else ":\n  "
+        told = [str(finding) for finding in self.findings[:_MOST_TOLD]]
+        if count > _MOST_TOLD:
+            told.append(f"and {count - _MOST_TOLD} more")
         super().__init__(
-            start + separator + "\n  ".join(map(str, self.findings)),
+            start + separator + "\n  ".join(told),
             remedy="mend each line named and check again",
         )
 

@@ -25,7 +25,8 @@ _REFUSED_FILTERS = {
     "safe": "would let a value from a list write HTML",
     "urlize": "would turn a value from a list into a link",
 }
-#: Jinja that could begin in plain data: the brace of {{, {% or {#.
+_OPENS = re.compile(r"\{[{%#]")
+#: Jinja that could begin in plain data: the brace of {{, {% or {#, also one that meets it later.
 _OPENER = re.compile(r"\{(?=[{%#]|\Z)")
 #: A brace that stays a brace in a Jinja source.
 _INERT_BRACE = "{% raw %}{{% endraw %}"
@@ -88,11 +89,11 @@ def split(text: str) -> list[Piece]:
         held += source
         if token in _ENDS or kind == "plain":
             if kind in {"value", "statement"} and "\n" in held:
-                raise NotReadableError(Fault(start, f"keep this on one line: {held.splitlines()[0]} …"))
+                raise NotReadableError(Fault(start, f"keep this on one line: {held.splitlines()[0][:40]} …"))
             pieces.append(Piece(kind, held, start if kind != "plain" else line))
             kind, held = "plain", ""
     if kind != "plain":
-        raise NotReadableError(Fault(start, f"this is not closed: {held.splitlines()[0]}"))
+        raise NotReadableError(Fault(start, f"this is not closed: {held.splitlines()[0][:40]}"))
     return pieces
 
 
@@ -120,6 +121,8 @@ def faults(text: str) -> Iterator[Fault]:
         yield error.fault
     except TemplateSyntaxError as error:
         yield Fault(error.lineno, f"Jinja cannot read this: {error.message}")
+    except (RecursionError, MemoryError, SyntaxError):  # what Python's own limits on nesting raise
+        yield Fault(1, "the Jinja here is nested too deeply")
 
 
 def _refused(tree: nodes.Template) -> Iterator[Fault]:
@@ -139,8 +142,8 @@ def fields(text: str) -> set[str]:
 
 
 def plain(text: str) -> bool:
-    """Tell whether a text with sound Jinja holds none at all."""
-    return all(piece.kind == "plain" for piece in split(text))
+    """Tell whether a text holds no Jinja at all, sound or not."""
+    return not _OPENS.search(text)
 
 
 class Holes:
@@ -173,10 +176,6 @@ class Holes:
         word = self._words.setdefault(piece.source, f"{self._prefix}{piece.kind[0]}{len(self._words)}q")
         self._sources[word] = piece.source
         return word
-
-    def holds(self, text: str) -> bool:
-        """Tell whether a text holds a word of ours."""
-        return any(word in text for word in self._sources)
 
     def restore(self, text: str) -> str:
         """Return the Jinja source: hidden pieces are back, and all other braces inert."""

@@ -25,6 +25,8 @@ _TEXT: Final = "tag:yaml.org,2002:str"
 _FLAG: Final = "tag:yaml.org,2002:bool"
 _NOTHING: Final = "tag:yaml.org,2002:null"
 _JINJA: Final = re.compile(r"\{[{%#]")
+#: YAML counts these as line ends, and no editor does: every line told after one would be wrong.
+_STRAY_BREAK: Final = re.compile("[\x85\u2028\u2029]")
 #: What YAML's own words for a fault mean to an author.
 _MEANT: Final = {
     "\\t": "a tab cannot indent here: use spaces",
@@ -54,6 +56,9 @@ def read(source: str, note: Note) -> "Section | None":
 
     if len(source) > MOST_CHARACTERS:
         told(0, f"the front matter is over {MOST_CHARACTERS:,} characters long")
+        return None
+    if stray := _STRAY_BREAK.search(source):
+        told(source.count("\n", 0, stray.start()), f"the character U+{ord(stray[0]):04X} is not allowed here")
         return None
     try:
         if not _is_plain(source, told):

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from markdown_it.common.normalize_url import normalizeLink
 
-from worker.expressions import RESERVED, Holes, NotReadableError, split
+from worker.expressions import RESERVED, Holes, faults, split
 
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]")
 _MAILBOX: Final = re.compile(r"[^\s@<>()]+@[^\s@<>()]+")
@@ -28,11 +28,12 @@ def fault(link: str) -> str | None:
     """Say what is wrong with a link, whose path and query may hold Jinja; None when nothing is."""
     if _OUR_OWN.fullmatch(link):
         return None
+    if unsound := next(faults(link), None):
+        return f"is wrong: {unsound.message}"
+    skeleton = "".join(piece.source if piece.kind == "plain" else _FILLED_IN for piece in split(link))
     try:
-        pieces = split(link)
-        skeleton = "".join(piece.source if piece.kind == "plain" else _FILLED_IN for piece in pieces)
         parts = urlsplit(skeleton)
-    except (NotReadableError, ValueError):
+    except ValueError:
         return "cannot be read"
     if any(character.isspace() for character in skeleton):
         return "holds a space"

@@ -4,10 +4,13 @@ Changing knowledge, kept as one table. The links are plain ones: no button scrip
 tells a network who received a mail until the reader follows the link. Refuses: to know who shares.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from types import MappingProxyType
 from urllib.parse import quote
+
+from worker.expressions import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +48,21 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         )
     }
 )
+
+
+def network_faults(slug: str) -> Iterator[str]:
+    """Say that a network is unknown, and which may have been meant."""
+    if slug not in NETWORKS:
+        near = get_close_matches(slug, NETWORKS, n=1)
+        meant = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(NETWORKS)}"
+        yield f'"{slug}" is not a network known here: {meant}'
+
+
+def share_faults(slug: str, text: str) -> Iterator[str]:
+    """Say why a text cannot be shared there."""
+    yield from network_faults(slug)
+    most = NETWORKS[slug].most if slug in NETWORKS else 0
+    if 0 < most < len(text):
+        yield f"the text for {slug} is {len(text)} characters long; {most} leave room for the link"
+    if not plain(text):
+        yield "a text to share must be the same for everyone: no {{ or {% here"

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from worker import links
 from worker.expressions import RESERVED, Holes
-from worker.look import Press
+from worker.look import Press, direction
 from worker.markdown import Document
 from worker.networks import NETWORKS
 from worker.plaintext import WIDTH
@@ -141,6 +141,7 @@ class _Draft:
             "organisation": self._organisation,
             "words": words,
             "words_language": self._words_language,
+            "words_dir": direction(self._words_language),
             "mail": {name: hide(f"{{{{ {name} }}}}") for name in RESERVED},
             "later": hide,
         }

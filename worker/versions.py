@@ -6,7 +6,6 @@ Refuses: keys it does not know, links that are not https or mailto, and a discre
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -16,12 +15,12 @@ from worker import expressions, frontmatter, links
 from worker.expressions import Holes
 from worker.frontmatter import Note, Section
 from worker.markdown import Document
-from worker.networks import NETWORKS
+from worker.networks import NETWORKS, network_faults, share_faults
 
 _MOST_BODY: Final = 60_000
 _MOST_LINK: Final = 2_000
 _DEFAULT: Final = "default"
-_JINJA: Final = re.compile(r"\{[{%#]")
+_LINE_END: Final = re.compile("\r\n?")
 
 
 class Kind(StrEnum):
@@ -117,7 +116,7 @@ class Version:
 
 def read(text: str, note: Note) -> Version | None:
     """Read a version, noting all that is wrong; None when there is no front matter to read."""
-    parted = frontmatter.split(text.removeprefix("\ufeff").replace("\r\n", "\n"), note)
+    parted = frontmatter.split(_LINE_END.sub("\n", text.removeprefix("\ufeff")), note)
     if parted is None:
         return None
     front, body, line = parted
@@ -167,13 +166,13 @@ class _Reader:
 
     def _fixed(self, section: Section, key: str, most: int, *, required: bool = False) -> str:
         text = section.text(key, most=most, required=required)
-        if _JINJA.search(text):
+        if not expressions.plain(text):
             section.tell(key, f'"{key}" must be the same for everyone: no braces here')
         return text
 
     def _link(self, section: Section) -> str:
-        link = self._text(section, "link", _MOST_LINK, required=True)
-        if link and not any(expressions.faults(link)):
+        link = section.text("link", most=_MOST_LINK, required=True)
+        if link:
             self._met(section.file_line("link"), '"link"', link)
         return link
 
@@ -207,7 +206,7 @@ class _Reader:
         """Read the networks to share to: those named, or all."""
         named = top.texts("networks", most=20)
         for slug in named:
-            for fault in _network_faults(slug):
+            for fault in network_faults(slug):
                 top.tell("networks", fault)
         return named or tuple(NETWORKS)
 
@@ -220,7 +219,7 @@ class _Reader:
         default = said.pop(_DEFAULT, ("", 0))
         said = {**(dict.fromkeys(self._shared_to, default) if default[0] else {}), **said}
         for slug, (text, line) in said.items():
-            for fault in _share_faults(slug, text):
+            for fault in share_faults(slug, text):
                 self._note(line, fault)
         return {slug: text for slug, (text, _) in said.items()}
 
@@ -250,11 +249,12 @@ class _Reader:
         replaced = {}
         known = {link for _, link in self._links}
         for link, other, line in section.pairs("links", most=_MOST_LINK):
-            if links.normal(link) not in known:
+            if links.fault(link) or links.normal(link) not in known:
                 self._note(line, "this link stands nowhere in the appeal")
-            if fault := links.fault(other):
+            elif fault := links.fault(other):
                 self._note(line, f"the link put for it {fault}")
-            replaced[links.normal(link)] = links.normal(other)
+            else:
+                replaced[links.normal(link)] = links.normal(other)
         return replaced
 
     def _check_body(self, body: str, start: int) -> None:
@@ -279,22 +279,6 @@ class _Reader:
             self._note(line, f"{name} {fault}: {link[:80]}")
         else:
             self._links.append((line, links.normal(link)))
-
-
-def _network_faults(slug: str) -> Iterator[str]:
-    if slug not in NETWORKS:
-        near = get_close_matches(slug, NETWORKS, n=1)
-        meant = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(NETWORKS)}"
-        yield f'"{slug}" is not a network known here: {meant}'
-
-
-def _share_faults(slug: str, text: str) -> Iterator[str]:
-    yield from _network_faults(slug)
-    most = NETWORKS[slug].most if slug in NETWORKS else 0
-    if 0 < most < len(text):
-        yield f"the text for {slug} is {len(text)} characters long; {most} leave room for the link"
-    if _JINJA.search(text):
-        yield "a text to share must be the same for everyone: no {{ or {% here"
 
 
 def telling(text: str, words: tuple[str, ...]) -> str | None:

@@ -214,7 +214,7 @@ def test_a_language_from_right_to_left_turns_the_page() -> None:
     assert "border-right" in warning.get("style")
     assert "text-align:right" in warning.get("style").replace(" ", "")
     (footer,) = tree.xpath("//*[@class='footer']")
-    assert footer.get("lang") == "en"
+    assert (footer.get("lang"), footer.get("dir")) == ("en", "ltr")
 
 
 @pytest.mark.parametrize(
