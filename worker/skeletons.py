@@ -141,10 +141,6 @@ def _as_url(value: str) -> bytes | None:
     return None if '"' in value else quoted.encode(_in_url(value))
 
 
-def _never(_value: str) -> None:
-    """Send every value down the slow road."""
-
-
 def _itself(characters: str) -> _Match:
     """Match values that fit on a line and hold only these characters (a regex class)."""
     return re.compile(rf"(?!\.|From )[{characters}]{{1,{quoted.WIDTH}}}").fullmatch
@@ -159,14 +155,13 @@ _PLAIN_URL: Final = _itself(r"!#-%'-;?-~")
 class Skeleton:
     """Text with places for values, its fixed parts already encoded as quoted-printable."""
 
-    __slots__ = ("_ends_open", "_openings", "_parts", "_raw", "_segments")
+    __slots__ = ("_openings", "_parts", "_raw", "_segments", "_slow")
 
     def __init__(self, segments: Sequence[Segment], *, raw: bool = False) -> None:
         """Take what it consists of; `raw` text knows no escaping (it is not HTML)."""
         self._segments = tuple(segments)
         self._raw = raw
-        #: A value may come last: only the slow road knows how to end the text then.
-        self._ends_open = any(not isinstance(s, str) for s in [s for s in segments if s][-1:])
+        self._slow = _only_whole(self._segments)
         self._parts, self._openings = self._encoded()
 
     def text(self, values: Sequence[str]) -> str:
@@ -175,7 +170,7 @@ class Skeleton:
 
     def encode(self, values: Sequence[str]) -> bytes:
         """Return the filled text as quoted-printable."""
-        if self._ends_open:
+        if self._slow:
             return quoted.encode(self.text(values), last=True)
         parts = self._parts.copy()
         for position, number, plain, convert in self._openings:
@@ -212,14 +207,26 @@ class Skeleton:
         return _laid_out(pieces)
 
 
+def _only_whole(segments: Sequence[Segment]) -> bool:
+    """Tell whether a text can only be encoded as a whole.
+
+    So it is when a value comes last (its white space decides how the text ends), and when an attribute's own
+    words hold a double quote (any value may then change how the attribute is quoted).
+    """
+    quotes = any(
+        isinstance(piece, str) and '"' in piece
+        for segment in segments
+        if isinstance(segment, Attribute)
+        for piece in segment.pieces
+    )
+    return quotes or any(not isinstance(segment, str) for segment in [s for s in segments if s][-1:])
+
+
 def _attribute_pieces(attribute: Attribute) -> Iterator[str | tuple[int, _Match, _Convert]]:
-    """Give the pieces of an attribute in double quotes; if it holds such quotes, only the slow road fits."""
     plain: _Match = _PLAIN_ATTRIBUTE
     convert: _Convert = _as_attribute
     if attribute.name in _URL_ATTRIBUTES:
         plain, convert = _PLAIN_URL, _as_url
-    if any(isinstance(piece, str) and '"' in piece for piece in attribute.pieces):
-        plain = convert = _never
     yield '"'
     for piece in attribute.pieces:
         yield piece if isinstance(piece, str) else (piece, plain, convert)

@@ -13,7 +13,15 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from jinja2 import Environment, StrictUndefined, Template, TemplateSyntaxError, nodes, pass_context
+from jinja2 import (
+    Environment,
+    StrictUndefined,
+    Template,
+    TemplateSyntaxError,
+    UndefinedError,
+    nodes,
+    pass_context,
+)
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
@@ -35,8 +43,8 @@ __all__ = [
 
 Kind: TypeAlias = Literal["html", "text"]
 
-#: C0 but for tab and LF, DEL, and lone surrogates, which UTF-8 cannot write.
-_FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+#: C0 but for tab and LF, DEL, lone surrogates (UTF-8 cannot write them), and what else XML cannot hold.
+_FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 #: The longest `range` a template may ask for.
 _LONGEST_RANGE: Final = 1000
 #: Names with a space, which no template can write: the filters put into its code, and what they record in.
@@ -87,8 +95,9 @@ class _Missing(StrictUndefined):
 
     def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401 - Jinja's own call, handed on
         super().__init__(*args, **named)
-        # Jinja calls this with its message where it would raise UndefinedError.
-        self._undefined_exception = cast("Any", partial(_missing, self._undefined_name or "?"))
+        if self._undefined_exception is UndefinedError:  # and not the sandbox's SecurityError
+            # Jinja calls this with its message when it raises.
+            self._undefined_exception = cast("Any", partial(_missing, self._undefined_name or "?"))
 
 
 def _missing(field: str, _message: str | None = None) -> MissingField:
@@ -96,7 +105,7 @@ def _missing(field: str, _message: str | None = None) -> MissingField:
 
 
 def clean(text: str) -> str:
-    """Drop what no mail may hold (NUL and other controls, lone surrogates); line ends become LF."""
+    """Drop what no mail may hold (NUL and other controls, lone surrogates, U+FFFE); line ends become LF."""
     if text.isprintable():
         return text
     return _FORBIDDEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
@@ -118,6 +127,21 @@ def _range(*bounds: int) -> range:
     if len(found) > _LONGEST_RANGE:
         raise Refused(f"a template asks for a range of more than {_LONGEST_RANGE} numbers")
     return found
+
+
+def _cleaned(values: Mapping[str, object]) -> dict[str, Any]:
+    """Clean the values, and those inside lists and mappings, so that no filter meets what is forbidden."""
+    return {name: clean(v) if type(v) is str else _deeply_clean(v) for name, v in values.items()}
+
+
+def _deeply_clean(value: object) -> object:
+    if type(value) is str:
+        return clean(value)
+    if isinstance(value, list | tuple):
+        return [_deeply_clean(part) for part in value]
+    if isinstance(value, Mapping):
+        return {name: _deeply_clean(part) for name, part in value.items()}
+    return value
 
 
 def _shown(value: object) -> str:
@@ -193,7 +217,7 @@ class SlottedTemplate:
 
     def plain(self, values: Mapping[str, object]) -> str:
         """Render it as it is."""
-        return "".join(self._plain.root_render_func(self._plain.new_context(dict(values))))
+        return "".join(self._plain.root_render_func(self._plain.new_context(_cleaned(values))))
 
     def render(self, values: Mapping[str, object], record: Record) -> tuple[str, ...]:
         """Render it with stand-ins; the pieces of the text.
@@ -201,7 +225,9 @@ class SlottedTemplate:
         Pieces rather than the text because most are constants of the compiled template, which remember
         their hash: as a key they cost a fortieth of hashing 12 KB.
         """
-        return tuple(self._slotted.root_render_func(self._slotted.new_context({**values, _RECORD: record})))
+        context = self._slotted.new_context(_cleaned(values))
+        context.parent[_RECORD] = record
+        return tuple(self._slotted.root_render_func(context))
 
     @pass_context
     def _fill(self, context: Context, value: object, slot: int) -> str:
