@@ -1,8 +1,8 @@
 """A mail server that delivers nothing: it stands in for the relay in `demo` and in tries.
 
-Owns taking mail on this machine, keeping each one byte for byte with its envelope beside it, and answering
-chosen recipients with chosen replies. Refuses: sending anything on, and listening beyond this machine
-unless it is told to. Run it as its own process: `python -m worker.capture FOLDER`.
+Owns taking mail on this machine into an `outbox`, and answering chosen recipients with chosen replies.
+Refuses: sending anything on, and listening beyond this machine unless it is told to. Run it as its own
+process: `python -m worker.capture FOLDER`.
 """
 
 import argparse
@@ -11,8 +11,6 @@ import contextlib
 import dataclasses
 import errno
 import fnmatch
-import functools
-import itertools
 import json
 import logging
 import os
@@ -21,19 +19,20 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from worker import gallery, processes
+from worker import processes, workspace
 from worker.errors import TocsinError, Unavailable, WrongUse
+from worker.gallery import Captured
+from worker.outbox import Outbox
 from worker.sections import is_loopback
 
-#: Mails that the page shows in full: a browser loads each one's frame, 500 take it a quarter of a minute.
-SHOWN = 200
 #: Seconds the server may take to listen: a slow machine imports for some of them.
 _START_SECONDS = 30.0
+#: Seconds without a mail after which the page is written again.
+_PAUSE = 1.0
 _PLACE = ".capture.json"
 _REPLY = re.compile(r"[245]\d\d( [245]\.\d{1,3}\.\d{1,3})? [\x20-\x7e]{1,200}")
 
@@ -78,34 +77,6 @@ class Place:
     pid: int
 
 
-class Outbox:
-    """A folder of captured mails: `000001.eml` with its envelope in `000001.json`, both for our eyes only."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        kept = (int(file.stem) for file in folder.glob("*.eml") if file.stem.isdecimal())
-        self._numbers = itertools.count(max(kept, default=0) + 1)
-
-    def keep(self, sender: str, recipients: Sequence[str], data: bytes) -> str:
-        """Keep one mail whole or not at all, and name it; OSError where the disk does not take it."""
-        name = f"{next(self._numbers):06d}"
-        envelope = {"sender": sender, "recipients": list(recipients), "at": datetime.now(UTC).isoformat()}
-        # The envelope first: whoever sees a mail finds its envelope.
-        self._write(f"{name}.json", json.dumps(envelope).encode())
-        self._write(f"{name}.eml", data)
-        return name
-
-    def _write(self, name: str, data: bytes) -> None:
-        draft = self.folder / f".{name}.new"
-        try:
-            with open(draft, "wb", opener=functools.partial(os.open, mode=0o600)) as opened:
-                opened.write(data)
-            draft.replace(self.folder / name)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
-
-
 @dataclass
 class _Desk:
     """What aiosmtpd asks at each step of a transaction; the names of the methods are its own."""
@@ -114,6 +85,12 @@ class _Desk:
     rules: Sequence[Rule]
     #: The recipients, by rule, that a rule for the first attempt has answered.
     answered: set[tuple[Rule, str]] = field(default_factory=set)
+    #: Set when a mail was kept.
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def session(self) -> SMTP:
+        """Begin a session with whoever connects."""
+        return SMTP(self, hostname="capture.invalid", ident="ESMTP", enable_SMTPUTF8=True)
 
     async def handle_EHLO(  # noqa: N802 - aiosmtpd's name
         self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
@@ -138,6 +115,7 @@ class _Desk:
         except OSError as error:
             full = error.errno in {errno.ENOSPC, errno.EDQUOT}
             return "452 4.3.1 No space to keep it" if full else "451 4.3.0 Cannot keep it"
+        self.changed.set()
         return f"250 2.0.0 Kept as {name}"
 
     def _refusal(self, address: str) -> str | None:
@@ -149,41 +127,60 @@ class _Desk:
         return None
 
 
-async def serve(folder: Path, *, host: str, port: int, rules: Sequence[Rule]) -> None:
-    """Take mail into a folder until SIGTERM or SIGINT.
+async def serve(outbox: Outbox, *, host: str, port: int, rules: Sequence[Rule], template: str = "") -> None:
+    """Take mail until SIGTERM or SIGINT.
 
     Args:
-        folder: where mail is kept; when the server listens, its host and port stand there in `.capture.json`.
+        outbox: keeps it; when the server listens, its host and port stand there in `.capture.json`.
         host: address to listen on.
         port: port to listen on; 0 for any free one.
         rules: tried in their order.
+        template: source of the page, which is then kept up to date; "" for no page.
     """
     # aiosmtpd logs every command, and with it every address; ours are never logged.
     logging.getLogger("mail.log").setLevel(logging.CRITICAL)
-    desk = _Desk(Outbox(folder), rules)
+    desk = _Desk(outbox, rules)
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    listen = functools.partial(
-        SMTP, desk, hostname="capture.invalid", ident="ESMTP", enable_SMTPUTF8=True, loop=loop
-    )
     try:
-        server = await loop.create_server(listen, host, port)
+        server = await loop.create_server(desk.session, host, port)
     except OSError as error:
         raise Unavailable(
             f"cannot listen on {host} port {port}: {error.strerror}",
             remedy="Choose another port, or 0 for any.",
         ) from error
+    paging = asyncio.create_task(_keep_page(desk, template)) if template else None
     place = Place(host, server.sockets[0].getsockname()[1], os.getpid())
+    with _note(outbox.folder, place):
+        await stopped.wait()
+    server.close()
+    if paging:
+        paging.cancel()
+        outbox.write_index(template)
+
+
+async def _keep_page(desk: _Desk, template: str) -> None:
+    """Write the page whenever mails have come and paused, until cancelled."""
+    while await desk.changed.wait():
+        while desk.changed.is_set():
+            desk.changed.clear()
+            await asyncio.sleep(_PAUSE)
+        with contextlib.suppress(OSError):  # a full disk is told to the senders
+            desk.outbox.write_index(template)
+
+
+@contextlib.contextmanager
+def _note(folder: Path, place: Place) -> Iterator[None]:
+    """Leave a note of where the server listens while the block runs."""
     draft = folder / f"{_PLACE}.new"
     draft.write_text(json.dumps(dataclasses.asdict(place)), encoding="ascii")
     draft.replace(folder / _PLACE)
     try:
-        await stopped.wait()
+        yield
     finally:
         (folder / _PLACE).unlink(missing_ok=True)
-        server.close()
 
 
 @contextlib.contextmanager
@@ -222,29 +219,18 @@ def _noted(folder: Path) -> Place | None:
         return None
 
 
-def kept(folder: Path) -> Iterator[gallery.Captured]:
+def kept(folder: Path) -> Iterator[Captured]:
     """Read the captured mails of a folder in the order in which they came."""
-    for file in sorted(folder.glob("*.eml")):
-        envelope = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        yield gallery.Captured(
-            file.name, envelope["sender"], tuple(envelope["recipients"]), file.read_bytes()
-        )
+    return Outbox(folder).mails()
 
 
-def write_index(folder: Path, template: str) -> Path:
-    """Write the page to look through the first mails of a folder, and give its file.
+def write_index(folder: Path) -> Path:
+    """Write the page to look through a folder's mails, and give its file."""
+    return Outbox(folder).write_index(_template())
 
-    Args:
-        folder: the captured mails.
-        template: the page's source (`templates/capture/index.html`).
-    """
-    count = sum(1 for _ in folder.glob("*.eml"))
-    shown = itertools.islice(kept(folder), SHOWN)
-    draft, index = folder / ".index.html.new", folder / "index.html"
-    with draft.open("w", encoding="utf-8") as opened:
-        draft.chmod(0o600)
-        opened.write(gallery.page(shown, template, left_out=max(0, count - SHOWN)))
-    return draft.replace(index)
+
+def _template() -> str:
+    return workspace.shipped().joinpath("templates/capture/index.html").read_text("utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -253,6 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m worker.capture", description="Keep mail, deliver nothing."
     )
     parser.add_argument("folder", type=Path, help="where to keep the mails")
+    parser.add_argument("--page", action="store_true", help="keep an index.html of the mails there")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=1025, help="port to listen on; 0 for any")
     parser.add_argument(
@@ -270,7 +257,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             Rule.parse(text) for text in given.reply
         ]
         with processes.alone(given.folder / ".lock", "A capture server"):
-            asyncio.run(serve(given.folder, host=given.host, port=given.port, rules=rules))
+            asyncio.run(
+                serve(
+                    Outbox(given.folder),
+                    host=given.host,
+                    port=given.port,
+                    rules=rules,
+                    template=_template() if given.page else "",
+                )
+            )
     except TocsinError as error:
         sys.stderr.write(f"{error} {error.remedy}\n")
         return error.exit_code

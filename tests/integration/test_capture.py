@@ -14,8 +14,9 @@ from pathlib import Path
 import lxml.html
 import pytest
 
-from worker import capture, gallery
+from worker import capture, gallery, outbox, processes
 from worker.errors import Unavailable, WrongUse
+from worker.outbox import Outbox
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = (ROOT / "templates/capture/index.html").read_text(encoding="utf-8")
@@ -169,6 +170,22 @@ class TestCommand:
         assert (asked.returncode, asked.stderr.count("\n")) == (code, 1)
         assert told in asked.stderr
 
+    def test_page(self, tmp_path: Path) -> None:
+        """With --page the page is there once the mails pause, and complete when the server ends."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "worker.capture", str(tmp_path), "--port", "0", "--page"], cwd=ROOT
+        ) as process:
+            note, index = tmp_path / ".capture.json", tmp_path / "index.html"
+            assert processes.until(note.exists, seconds=20)
+            place = capture.Place(**json.loads(note.read_text(encoding="ascii")))
+            send(place, mail(subject="First"))
+            assert processes.until(index.exists, seconds=20)
+            send(place, mail(subject="Second"))
+            process.terminate()
+        assert process.returncode == 0
+        assert "Second" in index.read_text(encoding="utf-8")
+        assert not note.exists()
+
     def test_port_taken(self, tmp_path: Path) -> None:
         """A port that is taken is one line, not a traceback."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -273,11 +290,11 @@ class TestPage:
 
     def test_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The page stands beside the mails, for our eyes only, and says how many it leaves out."""
-        outbox = capture.Outbox(tmp_path)
+        kept = Outbox(tmp_path)
         for number in range(3):
-            outbox.keep("", ["r@example.com"], mail(subject=f"Mail {number}"))
-        monkeypatch.setattr(capture, "SHOWN", 2)
-        index = capture.write_index(tmp_path, TEMPLATE)
+            kept.keep("", ["r@example.com"], mail(subject=f"Mail {number}"))
+        monkeypatch.setattr(outbox, "SHOWN", 2)
+        index = capture.write_index(tmp_path)
         text = index.read_text(encoding="utf-8")
         assert index == tmp_path / "index.html"
         assert stat.S_IMODE(index.stat().st_mode) == 0o600
