@@ -1,17 +1,19 @@
 """One call of `Relay.carry`: what the caller wants, and how far it is done.
 
-Owns the three functions of the caller and the promise that each outcome is told once. Refuses: to know
-what a connection is.
+Owns the three functions of the caller, the promise that each outcome is told once, and what failed on the
+way. Refuses: to know what a connection is.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
-from worker.endpoints import RelayDown
 from worker.parcels import Lost, Outcome, Parcel
 from worker.replies import Reply
+
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
 
 NextParcel = Callable[[], Parcel | float | None]
 OnDot = Callable[[int], None]
@@ -25,19 +27,18 @@ class Errand:
     next_parcel: NextParcel
     on_dot: OnDot
     on_outcome: OnOutcome
+    #: Seconds for which answers are still awaited after one of these functions has failed.
+    drain: float
     #: No more parcels are asked for.
     drained: bool = False
     #: The last answer was a parcel, so another connection may find work.
     more: bool = False
     #: Not to be asked before this moment (monotonic seconds).
     resume_at: float = 0.0
-    #: One of the caller's functions is running, or has failed.
-    calling: bool = False
-    #: Raised once everything in flight is settled.
-    failure: RelayDown | None = None
+    #: To be raised once everything in flight is settled; the first one stands.
+    failure: BaseException | None = None
     #: When to stop waiting for what is in flight; None for as long as each step may take.
     give_up_at: float | None = None
-    _ends: deque[Outcome] = field(default_factory=deque)
 
     @property
     def open(self) -> bool:
@@ -46,9 +47,7 @@ class Errand:
 
     def ask(self) -> Parcel | None:
         """Get the next parcel, if there is one now."""
-        self.calling = True
-        answer = self.next_parcel()
-        self.calling = False
+        answer = self._call(self.next_parcel)
         self.more = False
         if isinstance(answer, Parcel):
             self.more = True
@@ -59,29 +58,32 @@ class Errand:
             self.resume_at = time.monotonic() + max(answer, 0.0)
         return None
 
-    def dot(self, parcel_id: int) -> None:
-        """Say that a final dot is about to leave."""
-        self.calling = True
-        self.on_dot(parcel_id)
-        self.calling = False
+    def dot(self, parcel_id: int) -> bool:
+        """Say that a final dot is about to leave; False when it must not."""
+        return self._call(self._dot, parcel_id) is not None
 
-    def tell(self, ends: Iterable[Outcome] = ()) -> None:
+    def tell(self, ends: Iterable[Outcome]) -> None:
         """Pass outcomes on, each once, even if the caller fails at one of them."""
-        self._ends.extend(ends)
-        while self._ends:
-            parcel_id, end = self._ends.popleft()
-            self.calling = True
-            self.on_outcome(parcel_id, end)
-            self.calling = False
+        for parcel_id, end in ends:
+            self._call(self.on_outcome, parcel_id, end)
 
-    def fail(self, failure: RelayDown) -> None:
-        """Ask for no more, and raise this in the end; the first failure stands."""
+    def fail(self, failure: BaseException) -> None:
+        """Begin nothing more, and raise this in the end."""
         self.drained = True
         self.failure = self.failure or failure
 
-    def wind_up(self, give_up_at: float) -> None:
-        """Begin nothing more after a failure of the caller's; what flies may still land until then."""
-        self.calling = False
-        self.drained = True
-        self.give_up_at = give_up_at
-        self.tell()
+    def _dot(self, parcel_id: int) -> bool:
+        self.on_dot(parcel_id)
+        return True
+
+    def _call(
+        self, function: Callable[_Args, _Result], *args: _Args.args, **named: _Args.kwargs
+    ) -> _Result | None:
+        """Call the caller; if that fails, what is in flight is settled before the failure comes out."""
+        try:
+            return function(*args, **named)
+        except BaseException as failure:  # noqa: BLE001 - not swallowed: `carry` raises it in the end
+            if self.give_up_at is None:
+                self.give_up_at = time.monotonic() + self.drain
+            self.fail(failure)
+            return None

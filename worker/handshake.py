@@ -253,6 +253,8 @@ class Opening:
         #: How it ended; None while it has not.
         self.end: Offer | RelayDown | None = None
         self.greeter = Greeter(endpoint)
+        #: When it began (monotonic seconds).
+        self.since = time.monotonic()
         self._done = done
         self._lock = threading.Lock()
         self._abandoned = False

@@ -40,7 +40,7 @@ class Lost:
 
     #: True: its final dot may have left, so nobody knows. False: it was surely not handed over.
     begun: bool
-    #: Slug: "closed", "closing", "timeout", "reset", "tls", "garbled", "protocol", "stopped", "malformed".
+    #: Slug: "closed", "closing", "timeout", "tls", "garbled", "protocol", "stopped", "malformed".
     reason: str
     #: Set when the fault is ours and would come again.
     trouble: Trouble | None = None

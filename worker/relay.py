@@ -38,18 +38,15 @@ class Relay:
             RelayDown: no connection can be opened, or none holds; all that was handed out is settled.
             WrongUse: the file of trusted certificates cannot be read; nothing was asked for.
 
-        What one of the three functions raises comes out of here, after a short wait for the answers to
-        what was in flight; then, as for anything else that stops us, the rest are told as `Lost`.
+        What one of the three functions raises comes out of here: nothing more begins, the answers to what is
+        in flight are awaited for a short while, and the rest is told as `Lost`. When anything else stops us
+        (a signal's exception), that is told at once.
         """
         if self._fleet is None:
             self._fleet = Fleet(self._endpoint, trust(self._endpoint))
-        errand = Errand(next_parcel, on_dot, on_outcome)
+        errand = Errand(next_parcel, on_dot, on_outcome, self._endpoint.timeouts.drain)
         try:
             self._fleet.carry(errand)
-        except BaseException:
-            if errand.calling:
-                self._fleet.wind_up(errand)
-            raise
         finally:
             self._fleet.stop(errand)
         if errand.failure is not None:

@@ -139,9 +139,9 @@ class Session:
     @property
     def hungry(self) -> bool:
         """Another parcel's envelope could go out with the next write."""
-        if self._opening is not None or self.closing or self.spent:
+        if self._opening is not None or self._sent is not None or self.closing or self.spent:
             return False
-        return self._sent is None and (self._ready is None or self.offer.pipelining)
+        return self.offer.pipelining or not (self._ready or self._due or self._awaited)
 
     @property
     def awaiting(self) -> Phase | None:

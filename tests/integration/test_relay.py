@@ -1,0 +1,659 @@
+"""The relay against a server that goes wrong at every step: how each parcel ends, and that none is lost."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker.errors import WrongUse
+from worker.parcels import stuff
+from worker.relay import Endpoint, Lost, Offer, Parcel, Relay, RelayDown, Timeouts
+from worker.replies import Reply, Trouble
+
+Serve = Callable[..., Any]
+
+BODY = b"Subject: x\r\n\r\n.dot\r\nHello.\r\n"
+#: Long enough for a busy machine; the tests of hanging servers shorten the one step concerned.
+PATIENT = Timeouts(connect=20, command=20, data=20, block=20, final=20, idle=20, drain=5)
+
+
+def parcel(number: int, data: bytes = BODY, **changed: Any) -> Parcel:
+    """Make a parcel whose recipient names its number."""
+    return Parcel(number, "b@example.org", f"p{number}@example.com", data, **changed)
+
+
+def shown(end: Reply | Lost) -> str:
+    """Write an outcome as the tables do: "550", "lost closed" (surely not begun), "begun closed"."""
+    if isinstance(end, Reply):
+        return str(end.code)
+    return f"{'begun' if end.begun else 'lost'} {end.reason}"
+
+
+@dataclass
+class Caller:
+    """Gives its parcels (or waits) one after another and keeps what it is told."""
+
+    work: list[Parcel | float]
+    outcomes: dict[int, str] = field(default_factory=dict)
+    taken: list[int] = field(default_factory=list)
+    dots: list[int] = field(default_factory=list)
+
+    def next_parcel(self) -> Parcel | float | None:
+        """Give the next."""
+        item = self.work.pop(0) if self.work else None
+        if isinstance(item, Parcel):
+            self.taken.append(item.id)
+        return item
+
+    def on_dot(self, number: int) -> None:
+        """Keep it; each dot is told once, before any outcome."""
+        assert number not in self.dots
+        assert number not in self.outcomes
+        self.dots.append(number)
+
+    def on_outcome(self, number: int, end: Reply | Lost) -> None:
+        """Keep it; each parcel ends once, and only a dot that was told can have left."""
+        assert number in self.taken
+        assert number not in self.outcomes
+        if (isinstance(end, Reply) and end.accepted) or (isinstance(end, Lost) and end.begun):
+            assert number in self.dots
+        self.outcomes[number] = shown(end)
+
+    def use(self, relay: Relay) -> dict[int, str]:
+        """Have everything carried."""
+        relay.carry(self.next_parcel, self.on_dot, self.on_outcome)
+        assert sorted(self.taken) == sorted(self.outcomes)
+        return self.outcomes
+
+
+def endpoint(server: Any, **changed: Any) -> Endpoint:
+    """Say how to reach a fault server: one connection, patient, plain on loopback."""
+    values: dict[str, Any] = {
+        "security": server.security,
+        "connections": 1,
+        "timeouts": PATIENT,
+        "helo": "client.example",
+    }
+    return Endpoint("127.0.0.1", server.port, **{**values, **changed})
+
+
+def carry(server: Any, count: int = 3, **changed: Any) -> dict[int, str]:
+    """Carry so many parcels to a server and say how each ended."""
+    relay = Relay(endpoint(server, **changed))
+    try:
+        return Caller([parcel(number) for number in range(1, count + 1)]).use(relay)
+    finally:
+        relay.close()
+
+
+def consistent(server: Any, outcomes: dict[int, str]) -> bool:
+    """Tell whether the server has what we say it has, at most once each, and nothing that we deny."""
+    delivered = [address for address, _ in server.delivered]
+    accepted = {f"p{number}@example.com" for number, end in outcomes.items() if end == "250"}
+    doubtful = {f"p{number}@example.com" for number, end in outcomes.items() if end.startswith("begun")}
+    assert all(message == stuff(BODY) for _, message in server.heard)
+    return len(delivered) == len(set(delivered)) and accepted <= set(delivered) <= accepted | doubtful
+
+
+ALL_SENT = {1: "250", 2: "250", 3: "250"}
+
+#: What is wrong, the faults, and how the parcels end. "~": only because the envelope was pipelined behind
+#: the one before; in lock-step such a parcel goes out on the next connection.
+FAULTS: list[tuple[str, list[tuple[str, str | None, str]], dict[int, str]]] = [
+    ("nothing wrong", [], ALL_SENT),
+    (
+        "every reply in one-byte pieces",
+        [(point, "", "drip") for point in ("mail", "rcpt", "data", "dot")],
+        ALL_SENT,
+    ),
+    ("HELO after EHLO 502", [("ehlo", "502 5.5.1 what", "go")], ALL_SENT),
+    ("EHLO of 500 lines", [("ehlo", "250-x\n" * 499 + "250 PIPELINING", "go")], ALL_SENT),
+    ("EHLO of 500 lines, byte by byte", [("ehlo", "250-x\n" * 499 + "250 SIZE", "drip")], ALL_SENT),
+    ("second banner line", [("banner", "220-hello\n220 there", "go")], ALL_SENT),
+    # MAIL
+    ("MAIL 451", [("mail#2", "451 4.3.0 later", "go")], {**ALL_SENT, 2: "451"}),
+    ("MAIL 550", [("mail#2", "550 5.7.1 no", "go")], {**ALL_SENT, 2: "550"}),
+    ("MAIL 421", [("mail#2", "421 4.3.2 bye", "cut")], {**ALL_SENT, 2: "lost closing"}),
+    ("MAIL 421, our rate", [("mail#2", "421 4.7.28 unusual rate", "cut")], {**ALL_SENT, 2: "421"}),
+    ("MAIL garbage", [("mail#2", "hello", "go")], {**ALL_SENT, 2: "lost garbled"}),
+    ("MAIL 354", [("mail#2", "354 what", "go")], {**ALL_SENT, 2: "lost protocol"}),
+    ("MAIL cut", [("mail#2", None, "cut")], {**ALL_SENT, 2: "lost closed"}),
+    # RCPT; DATA is pipelined behind it, and a real Postfix answers it 554
+    ("one of three RCPT refused", [("rcpt#2", "550 5.1.1 unknown", "go")], {**ALL_SENT, 2: "550"}),
+    ("all RCPT refused", [("rcpt", "550 5.1.1 unknown", "go")], {1: "550", 2: "550", 3: "550"}),
+    (
+        "RCPT refused, DATA answered 354",
+        [("rcpt#2", "550 5.1.1 unknown", "go"), ("data#2", "354 go", "go")],
+        {**ALL_SENT, 2: "550"},
+    ),
+    (
+        "MAIL refused, RCPT taken, DATA answered 354",
+        [("mail#2", "550 5.7.1 no", "go"), ("data#2", "354 go", "go")],
+        {**ALL_SENT, 2: "550"},
+    ),
+    ("RCPT 450", [("rcpt#2", "450 4.2.0 greylisted", "go")], {**ALL_SENT, 2: "450"}),
+    ("RCPT 421", [("rcpt#2", "421 4.3.2 bye", "cut")], {**ALL_SENT, 2: "421"}),
+    ("RCPT wrong enhanced class", [("rcpt#2", "550 2.1.5 fine", "go")], {**ALL_SENT, 2: "550"}),
+    ("RCPT multi-line", [("rcpt#2", "550-5.1.1 un\n550 5.1.1 known", "go")], {**ALL_SENT, 2: "550"}),
+    ("RCPT refused, then cut", [("rcpt#2", "550 5.1.1 unknown", "cut")], {**ALL_SENT, 2: "550"}),
+    ("RCPT garbage", [("rcpt#2", "\0\0\0", "go")], {**ALL_SENT, 2: "lost garbled"}),
+    ("RCPT cut", [("rcpt#2", None, "cut")], {**ALL_SENT, 2: "lost closed"}),
+    # DATA
+    ("DATA 451", [("data#2", "451 4.3.0 later", "go")], {**ALL_SENT, 2: "451"}),
+    ("DATA 554", [("data#2", "554 5.7.1 no", "go")], {**ALL_SENT, 2: "554"}),
+    ("DATA 421", [("data#2", "421 4.3.2 bye", "cut")], {**ALL_SENT, 2: "421"}),
+    ("DATA 250", [("data#2", "250 what", "go")], {**ALL_SENT, 2: "lost protocol"}),
+    ("DATA cut", [("data#2", None, "cut")], {**ALL_SENT, 2: "lost closed"}),
+    # after the dot: the next envelope is on its way as well
+    ("after the dot 451", [("dot#2", "451 4.3.0 later", "go")], {**ALL_SENT, 2: "451"}),
+    ("after the dot 550", [("dot#2", "550 5.7.1 spam", "go")], {**ALL_SENT, 2: "550"}),
+    ("after the dot 552", [("dot#2", "552 5.3.4 too big", "go")], {**ALL_SENT, 2: "552"}),
+    ("after the dot 421", [("dot#2", "421 4.3.2 bye", "cut")], {**ALL_SENT, 2: "421", 3: "lost closing~"}),
+    (
+        "after the dot 354",
+        [("dot#2", "354 more", "go")],
+        {**ALL_SENT, 2: "begun protocol", 3: "lost protocol~"},
+    ),
+    ("after the dot garbage", [("dot#2", "hm", "go")], {**ALL_SENT, 2: "begun garbled", 3: "lost garbled~"}),
+    ("after the dot cut", [("dot#2", None, "cut")], {**ALL_SENT, 2: "begun closed", 3: "lost closed~"}),
+    ("cut after the last 250", [("accepted#3", None, "cut")], ALL_SENT),
+    (
+        "cut after a 250, the next envelope out",
+        [("accepted#2", None, "cut")],
+        {**ALL_SENT, 3: "lost closed~"},
+    ),
+    ("421 after the second", [("accepted#2", "421 4.3.2 bye", "cut")], {**ALL_SENT, 3: "lost closing~"}),
+    (
+        "RSET refused",
+        [("rcpt#1", "550 5.1.1 unknown", "go"), ("rset#1", "500 what", "go")],
+        {**ALL_SENT, 1: "550", 2: "lost protocol~"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("faults", "ends"), [row[1:] for row in FAULTS], ids=[row[0] for row in FAULTS])
+def test_fault(fault_server: Serve, faults: list[tuple[str, str | None, str]], ends: dict[int, str]) -> None:
+    """Each fault ends each parcel in the state that the table names, and the server agrees."""
+    server = fault_server(*faults)
+    expected = {number: end.removesuffix("~") for number, end in ends.items()}
+    assert carry(server) == expected
+    assert consistent(server, expected)
+
+
+#: Without those that only a pipelined DATA can meet, or that race with the next MAIL.
+LOCK_STEP = [row for row in FAULTS if "DATA answered" not in row[0] and "accepted#2" not in str(row[1])]
+
+
+@pytest.mark.parametrize(
+    ("faults", "ends"), [row[1:] for row in LOCK_STEP], ids=[row[0] for row in LOCK_STEP]
+)
+def test_fault_in_lock_step(
+    fault_server: Serve, faults: list[tuple[str, str | None, str]], ends: dict[int, str]
+) -> None:
+    """Without PIPELINING nothing is sent before its turn, and a fault touches no parcel but its own."""
+    server = fault_server(*faults, offer="SIZE")
+    expected = {number: "250" if end.endswith("~") else end for number, end in ends.items()}
+    assert carry(server) == expected
+    assert consistent(server, expected)
+    assert "PIPELINING" in str(faults) or not server.impatient
+
+
+HANGS: list[tuple[str, str | None, dict[str, float], dict[int, str]]] = [
+    ("mail#2", None, {"command": 0.4}, {1: "250", 2: "lost timeout"}),
+    ("rcpt#2", None, {"command": 0.4}, {1: "250", 2: "lost timeout"}),
+    ("data#2", None, {"data": 0.4}, {1: "250", 2: "lost timeout"}),
+    ("dot#1", None, {"final": 0.4}, {1: "begun timeout", 2: "lost timeout"}),
+]
+
+
+@pytest.mark.parametrize(("point", "said", "patience", "ends"), HANGS, ids=[row[0] for row in HANGS])
+def test_hang(
+    fault_server: Serve, point: str, said: str | None, patience: dict[str, float], ends: dict[int, str]
+) -> None:
+    """A server that stops answering is given the patience of that step; only after the dot is there doubt."""
+    server = fault_server((point, said, "hang"))
+    assert carry(server, 2, timeouts=_patience(**patience)) == ends
+    assert consistent(server, ends)
+
+
+def _patience(**changed: float) -> Timeouts:
+    """Shorten some steps."""
+    values = {name: getattr(PATIENT, name) for name in Timeouts.__slots__}
+    return Timeouts(**{**values, **changed})
+
+
+def test_hang_in_mid_body(fault_server: Serve) -> None:
+    """A server that stops reading a long body times the block out, and the mail was surely not begun."""
+    server = fault_server(("body#1", None, "cut"))
+    relay = Relay(endpoint(server))
+    caller = Caller([parcel(1, b"line\r\n" * 3_000_000)])
+    assert caller.use(relay)[1].startswith("lost ")
+    relay.close()
+    assert server.heard == []
+
+
+DOWN: list[tuple[str, tuple[str, str | None, str], dict[str, Any], Trouble, str]] = [
+    ("banner 554", ("banner", "554 5.3.2 no service", "cut"), {}, Trouble.RELAY, "turned us away: 554"),
+    ("banner 421", ("banner", "421 4.3.2 busy", "cut"), {}, Trouble.RELAY, "turned us away: 421"),
+    ("banner, our rate", ("banner", "421 4.7.0 [TSS04] slow", "cut"), {}, Trouble.RATE, "turned us away"),
+    ("banner cut", ("banner", None, "cut"), {}, Trouble.RELAY, "closed before mail could flow"),
+    ("banner garbage", ("banner", "SSH-2.0-x", "go"), {}, Trouble.RELAY, "no mail server"),
+    (
+        "banner without end",
+        ("banner", "220-x\n" * 2000 + "220-x", "hang"),
+        {},
+        Trouble.RELAY,
+        "no mail server",
+    ),
+    ("banner hang", ("banner", None, "hang"), {"command": 0.4}, Trouble.RELAY, "no answer in time"),
+    (
+        "banner unfinished",
+        ("banner", "220-x\n" * 900 + "220-x", "hang"),
+        {"command": 0.4},
+        Trouble.RELAY,
+        "no answer in time",
+    ),
+    ("EHLO cut", ("ehlo", None, "cut"), {}, Trouble.RELAY, "closed before mail could flow"),
+    ("EHLO hang", ("ehlo", None, "hang"), {"command": 0.4}, Trouble.RELAY, "no answer in time"),
+    ("EHLO without end", ("ehlo", "250-x\n" * 2000 + "250-x", "hang"), {}, Trouble.RELAY, "no mail server"),
+    ("talks out of turn", ("ehlo", "250 x\n250 y", "go"), {}, Trouble.RELAY, "out of turn"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "patience", "trouble", "words"), [row[1:] for row in DOWN], ids=[row[0] for row in DOWN]
+)
+def test_down(
+    fault_server: Serve,
+    fault: tuple[str, str | None, str],
+    patience: dict[str, float],
+    trouble: Trouble,
+    words: str,
+) -> None:
+    """When no connection can be opened the relay is down, in clear words, and nothing was asked for."""
+    server = fault_server(fault)
+    relay = Relay(endpoint(server, timeouts=_patience(**patience)))
+    caller = Caller([parcel(1)])
+    with pytest.raises(RelayDown, match=words) as caught:
+        caller.use(relay)
+    relay.close()
+    assert caught.value.trouble is trouble
+    assert caught.value.remedy
+    assert caller.taken == []
+
+
+def test_nothing_listens() -> None:
+    """A port where nothing listens is one clear line."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    relay = Relay(Endpoint("127.0.0.1", port, "plain", timeouts=PATIENT))
+    with pytest.raises(RelayDown, match=f"nothing listens at 127.0.0.1:{port}"):
+        Caller([parcel(1)]).use(relay)
+    relay.close()
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a..b", "x" * 70])
+def test_no_such_host(host: str) -> None:
+    """A name that cannot be found, or is none, is one clear line."""
+    relay = Relay(Endpoint(host, 25, "plain", timeouts=PATIENT))
+    with pytest.raises(RelayDown, match=r"cannot find|not a host name"):
+        relay.probe()
+
+
+# -- TLS and AUTH ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+@pytest.mark.parametrize("connections", [1, 3])
+def test_tls(fault_server: Serve, certificates: Path, security: str, connections: int) -> None:
+    """Mail flows inside verified TLS, from the first byte or after STARTTLS, with AUTH inside it."""
+    server = fault_server(security=security)
+    got = carry(
+        server,
+        40,
+        connections=connections,
+        ca_file=certificates / "ca.pem",
+        username="team",
+        password="secret",
+    )
+    assert set(got.values()) == {"250"}
+    assert consistent(server, got)
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+@pytest.mark.parametrize(
+    ("certificate", "words"),
+    [("expired", "expired"), ("wrong-host", "mismatch"), ("self-signed", "self-signed")],
+)
+def test_bad_certificate(
+    fault_server: Serve, certificates: Path, security: str, certificate: str, words: str
+) -> None:
+    """A certificate out of date, for another host, or its own witness is refused before AUTH and MAIL."""
+    server = fault_server(security=security, certificate=certificate)
+    with pytest.raises(RelayDown, match=f"certificate .* not accepted.*{words}"):
+        carry(server, ca_file=certificates / "ca.pem", username="team", password="secret")
+    assert not [line for line in server.commands if line.startswith(("AUTH", "MAIL"))]
+
+
+def test_unknown_authority(fault_server: Serve) -> None:
+    """Without the authority's file the system's authorities decide, and they do not know it."""
+    server = fault_server(security="tls")
+    with pytest.raises(RelayDown, match=r"certificate .* not accepted"):
+        carry(server)
+
+
+STARTTLS: list[tuple[str, list[tuple[str, str | None, str]], str, str]] = [
+    ("not offered", [("ehlo", "250 fault.example", "go")], "starttls", "does not offer STARTTLS"),
+    ("refused", [("starttls", "454 4.7.0 not now", "go")], "starttls", "refuses it: 454"),
+    ("plain text behind the 220", [("starttls", "220 go\n250 injected", "go")], "starttls", "added"),
+    (
+        "plain text instead of TLS",
+        [("handshake", "250 injected", "go")],
+        "starttls",
+        "TLS failed|added",
+    ),
+    ("cut", [("starttls", None, "cut")], "starttls", "closed before mail could flow"),
+]
+
+
+@pytest.mark.parametrize(
+    ("faults", "security", "words"), [row[1:] for row in STARTTLS], ids=[row[0] for row in STARTTLS]
+)
+def test_starttls(
+    fault_server: Serve,
+    certificates: Path,
+    faults: list[tuple[str, str | None, str]],
+    security: str,
+    words: str,
+) -> None:
+    """Required TLS never falls back, and nothing said outside it counts inside."""
+    server = fault_server(*faults, security=security)
+    with pytest.raises(RelayDown, match=words):
+        carry(server, ca_file=certificates / "ca.pem", username="team", password="secret")
+    assert not [line for line in server.commands if line.startswith(("AUTH", "MAIL"))]
+
+
+def test_tls_to_a_plain_server(fault_server: Serve) -> None:
+    """TLS from the first byte to a server that speaks plainly is one clear line."""
+    server = fault_server()
+    with pytest.raises(RelayDown, match="TLS failed"):
+        carry(server, security="tls")
+
+
+def test_second_ehlo_offers_less(fault_server: Serve, certificates: Path) -> None:
+    """What was offered before TLS is forgotten: no PIPELINING inside means lock-step."""
+    server = fault_server(security="starttls", offer_inside="AUTH=PLAIN")
+    got = carry(server, ca_file=certificates / "ca.pem")
+    assert got == ALL_SENT
+    assert not server.impatient
+    assert not [line for line in server.commands if "SIZE=" in line or "NOTIFY" in line]
+
+
+AUTH: list[tuple[str, str, str, Trouble]] = [
+    ("535 5.7.8 no", "PIPELINING AUTH=PLAIN", "does not accept our user name", Trouble.AUTH),
+    ("454 4.7.0 later", "PIPELINING AUTH=PLAIN", "cannot check our password now", Trouble.RELAY),
+    ("235 ok", "PIPELINING", "offers no AUTH", Trouble.AUTH),
+    ("235 ok", "PIPELINING AUTH=GSSAPI", "offers no AUTH", Trouble.AUTH),
+]
+
+
+@pytest.mark.parametrize(("said", "offer", "words", "trouble"), AUTH)
+def test_auth_refused(
+    fault_server: Serve, certificates: Path, said: str, offer: str, words: str, trouble: Trouble
+) -> None:
+    """A refused AUTH stops the relay and touches no recipient; neither name nor password is shown."""
+    server = fault_server(("auth", said, "go"), offer=offer, security="tls")
+    with pytest.raises(RelayDown, match=words) as caught:
+        carry(server, ca_file=certificates / "ca.pem", username="team@example.org", password="secret")
+    assert caught.value.trouble is trouble
+    assert "team" not in str(caught.value)
+    assert not [line for line in server.commands if line.startswith("MAIL")]
+
+
+def test_no_password_in_the_clear(fault_server: Serve) -> None:
+    """A password goes over a plain line only to this machine, and only when that is allowed."""
+    server = fault_server()
+    with pytest.raises(RelayDown, match="in the clear") as caught:
+        carry(server, username="team", password="secret")
+    assert caught.value.trouble is Trouble.AUTH
+    assert carry(server, username="team", password="secret", allow_plain=True) == ALL_SENT
+
+
+def test_authority_file_missing(tmp_path: Path) -> None:
+    """A file of authorities that cannot be read is wrong use, and names the setting."""
+    relay = Relay(Endpoint("127.0.0.1", 9, ca_file=tmp_path / "none.pem"))
+    with pytest.raises(WrongUse, match=r"none\.pem") as caught:
+        Caller([parcel(1)]).use(relay)
+    assert "relay.ca_file" in caught.value.remedy
+
+
+def test_probe(fault_server: Serve, certificates: Path) -> None:
+    """A probe says what is offered after TLS and AUTH, and sends no mail."""
+    server = fault_server(security="starttls", offer_inside="PIPELINING SIZE=1000 DSN AUTH=PLAIN")
+    probed = Relay(
+        endpoint(server, ca_file=certificates / "ca.pem", username="team", password="secret")
+    ).probe()
+    assert probed == Offer(pipelining=True, size=1000, dsn=True, auth=("PLAIN",), tls=probed.tls)
+    assert probed.tls.startswith("TLSv1.")
+
+
+# -- several connections, time, and the caller -----------------------------------------------------
+
+
+def test_many_connections(fault_server: Serve) -> None:
+    """Work is spread over connections that open as it lasts, and each parcel arrives once."""
+    server = fault_server()
+    got = carry(server, 400, connections=5, messages_per_connection=0)
+    assert consistent(server, got)
+    assert set(got.values()) == {"250"}
+    assert 1 < server.connections <= 5
+
+
+def test_fewer_connections_than_wished(fault_server: Serve) -> None:
+    """A connection that is turned away while others work lowers the count and loses nobody."""
+    server = fault_server(most=1)
+    got = carry(server, 400, connections=5)
+    assert consistent(server, got)
+    assert set(got.values()) == {"250"}
+
+
+def test_renewed_after_so_many(fault_server: Serve) -> None:
+    """A connection carries its number of mails, says good-bye, and another goes on."""
+    server = fault_server()
+    got = carry(server, 5, messages_per_connection=2)
+    assert set(got.values()) == {"250"}
+    server.wait_for(lambda: server.ended == 3)
+    assert server.connections == 3
+    assert server.quits == 3
+
+
+def test_connections_are_kept(fault_server: Serve) -> None:
+    """The next errand finds the connection still open."""
+    server = fault_server()
+    relay = Relay(endpoint(server))
+    assert Caller([parcel(1)]).use(relay) == {1: "250"}
+    assert Caller([parcel(2)]).use(relay) == {2: "250"}
+    assert Caller([]).use(relay) == {}
+    relay.close()
+    relay.close()
+    assert server.connections == 1
+    assert Caller([parcel(3)]).use(relay) == {3: "250"}
+    relay.close()
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("said", ["", "421 4.4.2 idle too long"])
+def test_idle_link_closed_by_the_server(fault_server: Serve, said: str) -> None:
+    """A link that the server closed while it was idle is opened anew, and no parcel notices."""
+    server = fault_server(("accepted#1", said or None, "cut"))
+    relay = Relay(endpoint(server))
+    assert Caller([parcel(1)]).use(relay) == {1: "250"}
+    server.wait_for(lambda: server.ended == 1)
+    assert Caller([parcel(2)]).use(relay) == {2: "250"}
+    relay.close()
+    assert server.connections == 2
+
+
+def test_idle_link_closed_by_us(fault_server: Serve) -> None:
+    """A link without work says good-bye after its time, while the caller still waits for its pace."""
+    server = fault_server()
+    relay = Relay(endpoint(server, timeouts=_patience(idle=0.05)))
+    assert Caller([parcel(1), 0.5, parcel(2)]).use(relay) == {1: "250", 2: "250"}
+    relay.close()
+    assert server.connections == 2
+    server.wait_for(lambda: server.quits == 2)
+
+
+def test_waits_are_kept(fault_server: Serve) -> None:
+    """While the caller waits what is in flight is settled, and nothing is asked before its time."""
+    server = fault_server()
+    relay = Relay(endpoint(server, connections=2))
+    caller = Caller([parcel(1), 0.2, parcel(2)])
+    asked: list[tuple[float, dict[int, str]]] = []
+
+    def next_parcel() -> Parcel | float | None:
+        asked.append((time.monotonic(), dict(caller.outcomes)))
+        return caller.next_parcel()
+
+    relay.carry(next_parcel, caller.on_dot, caller.on_outcome)
+    relay.close()
+    assert caller.outcomes == {1: "250", 2: "250"}
+    assert asked[2][0] - asked[1][0] >= 0.2
+    assert asked[2][1] == {1: "250"}
+
+
+def test_barren_links(fault_server: Serve) -> None:
+    """Links that open but never answer about a parcel end in "down" after a few, not in a busy loop."""
+    server = fault_server(("mail", None, "cut"))
+    relay = Relay(endpoint(server))
+    caller = Caller([parcel(number) for number in range(1, 100)])
+    with pytest.raises(RelayDown, match="carry nothing"):
+        caller.use(relay)
+    relay.close()
+    assert set(caller.outcomes.values()) == {"lost closed"}
+    assert server.connections < 10
+
+
+def test_the_relay_goes_down_in_the_middle(fault_server: Serve) -> None:
+    """When the server dies, what flies is settled or in doubt, the rest was not asked for, and it is down."""
+    server = fault_server()
+    relay = Relay(endpoint(server, connections=3))
+    caller = Caller([parcel(number) for number in range(1, 1000)])
+
+    def on_outcome(number: int, end: Reply | Lost) -> None:
+        caller.on_outcome(number, end)
+        if len(caller.outcomes) == 50:
+            server.close()
+
+    with pytest.raises(RelayDown):
+        relay.carry(caller.next_parcel, caller.on_dot, on_outcome)
+    relay.close()
+    assert sorted(caller.taken) == sorted(caller.outcomes)
+    assert consistent(server, caller.outcomes)
+    assert len([end for end in caller.outcomes.values() if end.startswith("begun")]) <= 3
+    assert len(caller.taken) < 200
+
+
+def test_an_open_that_hangs_holds_up_nobody(fault_server: Serve) -> None:
+    """While one connection is slow to open the others carry, and closing does not wait for it."""
+    server = fault_server(("banner#2", None, "hang"))
+    got = carry(server, 200, connections=2)
+    assert set(got.values()) == {"250"}
+    for thread in threading.enumerate():
+        if thread.name == "opening":
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+class CallerError(Exception):
+    """Something went wrong in the caller's own function."""
+
+
+@pytest.mark.parametrize("fails", ["next_parcel", "on_dot", "on_outcome"])
+def test_a_caller_that_fails(fault_server: Serve, fails: str) -> None:
+    """When the caller's function raises, nothing more begins, what flies is told, and the error comes out."""
+    server = fault_server()
+    relay = Relay(endpoint(server, connections=2))
+    caller = Caller([parcel(number) for number in range(1, 100)])
+
+    def failing(name: str) -> Callable[..., Any]:
+        method = getattr(caller, name)
+
+        def call(*args: Any) -> Any:
+            result = method(*args)
+            if name == fails and len(caller.taken) >= 10:
+                raise CallerError
+            return result
+
+        return call
+
+    with pytest.raises(CallerError):
+        relay.carry(failing("next_parcel"), failing("on_dot"), failing("on_outcome"))
+    relay.close()
+    told = set(caller.taken) - set(caller.outcomes)
+    # A parcel that next_parcel made but never gave is the caller's.
+    assert told == ({caller.taken[-1]} if fails == "next_parcel" else set())
+    assert "begun" not in "".join(caller.outcomes.values())
+    assert consistent(server, caller.outcomes)
+
+
+# -- what goes on the wire -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("security", ["plain", "tls"])
+def test_long_messages(fault_server: Serve, certificates: Path, security: str) -> None:
+    """A message larger than any buffer arrives whole, also over TLS, with dots doubled."""
+    server = fault_server(security=security)
+    relay = Relay(endpoint(server, ca_file=certificates / "ca.pem", connections=2))
+    data = b".A line of a long mail.\r\n" * 100_000
+    assert set(Caller([parcel(number, data) for number in range(1, 5)]).use(relay).values()) == {"250"}
+    relay.close()
+    assert all(message == stuff(data) for _, message in server.delivered)
+    assert len(server.delivered) == 4
+
+
+def test_one_that_cannot_go(fault_server: Serve) -> None:
+    """What this server cannot take is refused here for that one recipient, while the others go."""
+    server = fault_server(offer="PIPELINING SIZE=1000")
+    relay = Relay(endpoint(server))
+    caller = Caller(
+        [
+            parcel(1),
+            Parcel(2, "b@example.org", "δ@example.com", BODY, smtputf8=True),
+            parcel(3, b"line\r\n" * 1000),
+            parcel(4, b"a\n.\r\nMAIL FROM:<evil@example.net>\r\n"),
+            Parcel(5, "b@example.org", "p@example.com>\r\nRCPT TO:<x@example.net", BODY),
+            parcel(6),
+        ]
+    )
+    ends = caller.use(relay)
+    relay.close()
+    assert ends == {1: "250", 2: "550", 3: "552", 4: "lost malformed", 5: "553", 6: "250"}
+    assert [address for address, _ in server.heard] == ["p1@example.com", "p6@example.com"]
+
+
+def test_parameters(fault_server: Serve) -> None:
+    """SIZE, DSN and SMTPUTF8 parameters are sent where offered, and only one recipient an envelope."""
+    server = fault_server()
+    relay = Relay(endpoint(server))
+    Caller([Parcel(1, "b@example.org", "δ@example.com", BODY, envid="e+1", smtputf8=True)]).use(relay)
+    relay.close()
+    assert server.commands[:4] == [
+        "ehlo client.example",
+        "MAIL FROM:<b@example.org> BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=e+2B1",
+        "RCPT TO:<δ@example.com> NOTIFY=FAILURE,DELAY",
+        "DATA",
+    ]
+
+
+def test_never_the_body_of_a_refused_one(fault_server: Serve) -> None:
+    """After a refused RCPT whose DATA says 354, a lone dot goes out and no message."""
+    server = fault_server(("rcpt#2", "550 5.1.1 unknown", "go"), ("data#2", "354 go", "go"))
+    assert carry(server) == {**ALL_SENT, 2: "550"}
+    assert server.lone_dots == 1
+    assert len(server.heard) == 2
