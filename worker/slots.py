@@ -129,12 +129,8 @@ def _range(*bounds: int) -> range:
     return found
 
 
-def _cleaned(values: Mapping[str, object]) -> dict[str, Any]:
-    """Clean the values, and those inside lists and mappings, so that no filter meets what is forbidden."""
-    return {name: clean(v) if type(v) is str else _deeply_clean(v) for name, v in values.items()}
-
-
 def _deeply_clean(value: object) -> object:
+    """Clean the texts inside lists and mappings too, so that no filter meets what is forbidden."""
     if type(value) is str:
         return clean(value)
     if isinstance(value, list | tuple):
@@ -206,6 +202,7 @@ class SlottedTemplate:
         """Compile it; TemplateFault if it cannot be, loads other templates or switches autoescaping."""
         source, base = clean(source), environment(kind)
         self._html = kind == "html"
+        self._globals = dict(base.globals)
         self._plain = _compiled(base, _parsed(base, source))
         slotting = base.overlay(finalize=None)
         slotting.filters = {**base.filters, _SLOT: self._fill, _TIDY: _shown}
@@ -217,17 +214,24 @@ class SlottedTemplate:
 
     def plain(self, values: Mapping[str, object]) -> str:
         """Render it as it is."""
-        return "".join(self._plain.root_render_func(self._plain.new_context(_cleaned(values))))
+        return "".join(self._plain.root_render_func(self._context(self._plain, values)))
 
     def render(self, values: Mapping[str, object], record: Record) -> tuple[str, ...]:
         """Render it with stand-ins; the pieces of the text.
 
-        Pieces rather than the text because most are constants of the compiled template, which remember
-        their hash: as a key they cost a fortieth of hashing 12 KB.
+        Pieces, not the text: most are constants of the compiled template and remember their hash, so that as
+        a key they cost next to nothing.
         """
-        context = self._slotted.new_context(_cleaned(values))
+        context = self._context(self._slotted, values)
         context.parent[_RECORD] = record
         return tuple(self._slotted.root_render_func(context))
+
+    def _context(self, template: Template, values: Mapping[str, object]) -> Context:
+        """Make the context that `Template.new_context` would, only faster, and with clean values."""
+        names = self._globals.copy()
+        for name, value in values.items():
+            names[name] = clean(value) if type(value) is str else _deeply_clean(value)
+        return Context(template.environment, names, template.name, template.blocks)
 
     @pass_context
     def _fill(self, context: Context, value: object, slot: int) -> str:
