@@ -119,7 +119,7 @@ class _Show:
             up = processes.spawn(self._argv("up", "--workers", "1"), env=self._env, output=output)
         try:
             answers = supervision.listens("127.0.0.1", self._port)
-            processes.until(lambda: answers() or up.poll() is not None, seconds=_PATIENCE)
+            processes.until(lambda: answers() or processes.ending(up) is not None, seconds=_PATIENCE)
             if not answers():
                 raise Unavailable("the demo's processes did not come up", remedy=f"See {log}.")
             yield
@@ -158,7 +158,7 @@ class _Show:
         self._console.print(f"\n{line}", style="bold", highlight=False, markup=False)
 
     def _argv(self, *words: str) -> Sequence[str]:
-        return [sys.executable, "-m", "worker", *words]
+        return [sys.executable, "-m", "worker.cli", *words]
 
 
 def _one_click(link: str) -> bool:

@@ -125,7 +125,8 @@ class _Dates:
     def at(self, now: float) -> str:
         if int(now) != self._second:
             self._second = int(now)
-            self._text = formatdate(self._second)
+            # "+0000": UTC; "-0000" would say that we do not know our zone (RFC 5322 section 3.3).
+            self._text = formatdate(self._second).replace("-0000", "+0000")
         return self._text
 
 

@@ -24,6 +24,7 @@ from worker.feedback import OptOuts
 from worker.imports import Importer
 from worker.journal import Journal, owner_name
 from worker.ledger import Ledger
+from worker.messages import Identity
 from worker.people import People
 from worker.planning import Planner
 from worker.plans import Plans
@@ -160,13 +161,13 @@ class Wiring:
     def edition(self, slug: str) -> Edition:
         """Freeze an appeal, the look and our names as they are now."""
         discreet = self.settings.discreet
-        web = self.settings.web
+        web, organisation = self.settings.web, self.settings.organisation
         return Edition(
             slug=slug,
             appeal=workspace.appeal_files(self.settings, slug),
             look=workspace.read_folder(self.settings.templates, "look"),
-            organisation=Organisation(**self.settings.organisation.model_dump()),
-            open=Form(_identity(self.settings.mail), web.base_url),
+            organisation=Organisation(**organisation.model_dump()),
+            open=Form(_identity(self.settings.mail, phrase=organisation.name), web.base_url),
             discreet=Form(_identity(discreet), web.discreet_base_url or web.base_url) if discreet else None,
         )
 
@@ -226,5 +227,15 @@ class Wiring:
         return self._printers[campaign_id]
 
 
-def _identity(mail: sections.Mail) -> Identity:
-    raise NotImplementedError
+def _identity(mail: sections.Mail, *, phrase: str = "") -> Identity:
+    """Return the names of one form; the list's own name for people stands in the open form only."""
+    return Identity(
+        from_address=mail.from_address,
+        reply_to=mail.reply_to,
+        domain=mail.domain,
+        bounce_domain=mail.bounce_domain,
+        opt_out_domain=mail.opt_out_domain,
+        list_id=f"mail.{mail.list_domain}",
+        feedback_id=mail.feedback_id,
+        list_phrase=phrase,
+    )
