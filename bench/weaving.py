@@ -14,7 +14,7 @@ from email.utils import format_datetime, formataddr
 
 from jinja2 import Environment, StrictUndefined
 
-from worker import skeletons
+from worker import inlining
 from worker.addresses import Address, parse
 from worker.messages import Composer, Envelope, Identity
 from worker.rendering import Content
@@ -139,7 +139,7 @@ class Ordinary:
         message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
         message.set_content(self.text.render(values), cte="quoted-printable")
         message.add_alternative(
-            skeletons.inline(self.html.render(values)), subtype="html", cte="quoted-printable"
+            inlining.inline(self.html.render(values)), subtype="html", cte="quoted-printable"
         )
         return message.as_bytes()
 

@@ -1,152 +1,28 @@
 """Slots: a Jinja template that can be rendered with stand-ins where the person's values are shown.
 
-Owns the sandbox that templates run in, what a missing value means, what no text may hold (`clean`), and which
-expressions may have a slot. A value is set aside only on its way out, after all filters; a template never
-sees a stand-in. Where captured output (macro, set block, call) is looked at, and not just shown, its values
-stay in place.
-
-Refuses: templates that load others or switch autoescaping, the file system, and randomness.
+Owns the stand-ins and which expressions have a slot. A value is set aside only on its way out, after all
+filters. Refuses: to let a template see a stand-in. Where captured output (macro, set block, call) is looked
+at, and not just shown, its values stay in place.
 """
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import partial
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, cast
 
-from jinja2 import (
-    Environment,
-    StrictUndefined,
-    Template,
-    TemplateSyntaxError,
-    UndefinedError,
-    nodes,
-    pass_context,
-)
+from jinja2 import Environment, Template, nodes, pass_context
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
-from worker.errors import Refused, WrongUse
+from worker.sandbox import Kind, as_shown, clean, compiled, deeply_clean, environment, parsed
 
-__all__ = [
-    "Kind",
-    "MissingField",
-    "Record",
-    "SlottedTemplate",
-    "StandIns",
-    "TemplateFault",
-    "clean",
-    "environment",
-    "is_airy",
-]
+__all__ = ["Record", "SlottedTemplate", "StandIns", "is_airy"]
 
-Kind: TypeAlias = Literal["html", "text"]
-
-#: C0 but for tab and LF, DEL, lone surrogates (UTF-8 cannot write them), and what else XML cannot hold.
-_FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
-#: The longest `range` a template may ask for.
-_LONGEST_RANGE: Final = 1000
 #: Names with a space, which no template can write: the filters put into its code, and what they record in.
 _SLOT, _TIDY, _RECORD = "a slot", "a tidying", "the record"
 
-_LOADING: Final = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)
 #: Nodes whose output is captured before it is shown.
 _CAPTURING: Final = (nodes.Macro, nodes.CallBlock, nodes.AssignBlock, nodes.FilterBlock)
-
-
-class MissingField(Refused):
-    """The template needs a field that this person lacks.
-
-    Attributes:
-        field: the field's name.
-    """
-
-    def __init__(self, field: str) -> None:
-        """Take the field's name."""
-        super().__init__(
-            f'the text needs the field "{field}", which this person lacks',
-            remedy=f'give it a fallback: {{{{ {field} | default("…") }}}}',
-        )
-        self.field = field
-
-    def __reduce__(self) -> tuple[type["MissingField"], tuple[str]]:
-        """Rebuild from the field, so that the error crosses a process boundary."""
-        return type(self), (self.field,)
-
-
-class TemplateFault(WrongUse):
-    """A template that cannot be used.
-
-    Attributes:
-        line: where, from 1.
-    """
-
-    def __init__(self, message: str, line: int) -> None:
-        """Take what is wrong and the line."""
-        super().__init__(f"line {line}: {message}", remedy="mend the template")
-        self.line = line
-
-
-class _Missing(StrictUndefined):
-    """A value that is not there: fine to ask about, an error to use."""
-
-    __slots__ = ()
-
-    def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401 - Jinja's own call, handed on
-        super().__init__(*args, **named)
-        if self._undefined_exception is UndefinedError:  # and not the sandbox's SecurityError
-            # Jinja calls this with its message when it raises.
-            self._undefined_exception = cast("Any", partial(_missing, self._undefined_name or "?"))
-
-
-def _missing(field: str, _message: str | None = None) -> MissingField:
-    return MissingField(field)
-
-
-def clean(text: str) -> str:
-    """Drop what no mail may hold (NUL and other controls, lone surrogates, U+FFFE); line ends become LF."""
-    if text.isprintable():
-        return text
-    return _FORBIDDEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-
-
-def environment(kind: Kind) -> Environment:
-    """Return a sandbox for templates: strict, without loaders, its output cleaned; `html` autoescapes."""
-    made = ImmutableSandboxedEnvironment(
-        autoescape=kind == "html", undefined=_Missing, finalize=_shown, keep_trailing_newline=True
-    )
-    made.globals["range"] = _range
-    # Both answer anew each time, and a retried mail has to be the same mail.
-    del made.globals["lipsum"], made.filters["random"]
-    return made
-
-
-def _range(*bounds: int) -> range:
-    found = range(*bounds)
-    if len(found) > _LONGEST_RANGE:
-        raise Refused(f"a template asks for a range of more than {_LONGEST_RANGE} numbers")
-    return found
-
-
-def _deeply_clean(value: object) -> object:
-    """Clean the texts inside lists and mappings too, so that no filter meets what is forbidden."""
-    if type(value) is str:
-        return clean(value)
-    if isinstance(value, list | tuple):
-        return [_deeply_clean(part) for part in value]
-    if isinstance(value, Mapping):
-        return {name: _deeply_clean(part) for name, part in value.items()}
-    return value
-
-
-def _shown(value: object) -> str:
-    """Make a value the text that is shown; markup stays markup."""
-    if type(value) is str:
-        return clean(value)
-    if hasattr(value, "__html__"):
-        return Markup(clean(value.__html__()))  # noqa: S704 - it is markup already
-    return clean(str(value))
 
 
 class StandIns:
@@ -203,11 +79,11 @@ class SlottedTemplate:
         source, base = clean(source), environment(kind)
         self._html = kind == "html"
         self._globals = dict(base.globals)
-        self._plain = _compiled(base, _parsed(base, source))
+        self._plain = compiled(base, parsed(base, source))
         slotting = base.overlay(finalize=None)
-        slotting.filters = {**base.filters, _SLOT: self._fill, _TIDY: _shown}
+        slotting.filters = {**base.filters, _SLOT: self._fill, _TIDY: as_shown}
         maker = _SlotMaker(slotting)
-        self._slotted = _compiled(slotting, maker.make(_parsed(base, source)))
+        self._slotted = compiled(slotting, maker.make(parsed(base, source)))
         self.lines = maker.lines
         self.pinned = maker.pinned
         self.fragile = [False] * len(maker.lines)
@@ -230,7 +106,7 @@ class SlottedTemplate:
         """Make the context that `Template.new_context` would, only faster, and with clean values."""
         names = self._globals.copy()
         for name, value in values.items():
-            names[name] = clean(value) if type(value) is str else _deeply_clean(value)
+            names[name] = clean(value) if type(value) is str else deeply_clean(value)
         return Context(template.environment, names, template.name, template.blocks)
 
     @pass_context
@@ -255,25 +131,6 @@ class SlottedTemplate:
 def is_airy(value: str) -> bool:
     """Whether a value is empty, or begins or ends with white space: HTML parsers may drop those."""
     return not value or value[0] in " \t\n" or value[-1] in " \t\n"
-
-
-def _parsed(environment: Environment, source: str) -> nodes.Template:
-    try:
-        tree = environment.parse(source)
-    except TemplateSyntaxError as error:
-        raise TemplateFault(f"Jinja cannot read this: {error.message}", error.lineno) from error
-    for node in tree.find_all((*_LOADING, nodes.EvalContextModifier)):
-        what = "switches autoescaping" if isinstance(node, nodes.EvalContextModifier) else "loads another"
-        raise TemplateFault(f"the template {what}, which cannot be woven", node.lineno)
-    return tree
-
-
-def _compiled(environment: Environment, tree: nodes.Template) -> Template:
-    try:
-        code = environment.compile(tree)
-    except TemplateSyntaxError as error:
-        raise TemplateFault(f"Jinja cannot compile this: {error.message}", error.lineno) from error
-    return Template.from_code(environment, code, environment.make_globals(None))
 
 
 class _SlotMaker(NodeTransformer):
@@ -319,7 +176,7 @@ class _SlotMaker(NodeTransformer):
             return shown
         try:
             # What Jinja works out once, when it compiles, needs no slot.
-            return nodes.Const(_shown(shown.as_const(self._constant)), lineno=shown.lineno)
+            return nodes.Const(as_shown(shown.as_const(self._constant)), lineno=shown.lineno)
         except nodes.Impossible:
             pass
         if not self._loose and _name_shown(shown) in self._captured:

@@ -17,19 +17,11 @@ from typing import ClassVar, Final
 
 from markupsafe import Markup
 
-from worker import quoted, skeletons
-from worker.skeletons import Faults, Skeleton
-from worker.slots import (
-    Kind,
-    MissingField,
-    Record,
-    SlottedTemplate,
-    StandIns,
-    TemplateFault,
-    clean,
-    environment,
-    is_airy,
-)
+from worker import inlining, quoted
+from worker.inlining import Faults
+from worker.sandbox import Kind, MissingField, TemplateFault, clean, environment
+from worker.skeletons import Skeleton
+from worker.slots import Record, SlottedTemplate, StandIns, is_airy
 
 __all__ = ["HtmlWeaver", "LineWeaver", "MissingField", "TemplateFault", "TextWeaver", "clean", "environment"]
 
@@ -144,14 +136,14 @@ class HtmlWeaver(_Weaver):
     def plain(self, values: Mapping[str, object]) -> str:
         """Return the same by the slow road (Jinja, then premailer), as text with LF."""
         self.premailer_calls += 1
-        return skeletons.inline(super().plain(values))
+        return inlining.inline(super().plain(values))
 
     def _examine(self, source: str) -> Faults:
-        return skeletons.examine(source, self._words)
+        return inlining.examine(source, self._words)
 
     def _make(self, source: str) -> Skeleton | None:
         self.premailer_calls += 1
-        return skeletons.make(source, self._words)
+        return inlining.make(source, self._words)
 
 
 class TextWeaver(_Weaver):
@@ -163,7 +155,7 @@ class TextWeaver(_Weaver):
         return Faults()
 
     def _make(self, source: str) -> Skeleton:
-        return skeletons.make_text(source, self._words)
+        return Skeleton.of_text(self._words.split(source))
 
 
 class LineWeaver:

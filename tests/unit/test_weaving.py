@@ -280,6 +280,16 @@ def test_media_queries_survive_and_win() -> None:
     assert 'class="big" width="100" style="' in html
 
 
+@pytest.mark.parametrize(
+    "source", ["", " ", "<!-- x -->", "<!DOCTYPE html>", "{{ name }}", " {% if 0 %}x{% endif %}"]
+)
+def test_empty_page(source: str) -> None:
+    """A page with nothing to show is empty, and no crash."""
+    weaver = HtmlWeaver(source)
+    assert weaver.weave({"name": ""}) == b""
+    assert weaver.plain({"name": ""}) == ""
+
+
 @pytest.mark.parametrize("doctype", ["<!doctype html>", "<!DOCTYPE html>", "\n <!DocType HTML>"])
 def test_doctype_is_kept(doctype: str) -> None:
     """A doctype in any case is kept, since premailer drops a lower-case one (quirks mode)."""
@@ -401,6 +411,7 @@ def test_sandbox_bounds(kind: str) -> None:
         "{{ ''.__class__.mro() }}",
         "{{ a.append(1) }}",
         "{% for i in range(1001) %}{% endfor %}",
+        "{% for i in range(10**30) %}{% endfor %}",
     ):
         with pytest.raises(Exception, match=r"unsafe|range"):
             made.from_string(hostile).render(a=[])
