@@ -196,8 +196,8 @@ def test_slow_road_is_jinja_then_premailer(person: dict[str, object]) -> None:
     cleaned = {
         key: clean(value)
         if isinstance(value, str)
-        else [clean(v) for v in value]
-        if key == "items"
+        else [*map(clean, value)]
+        if isinstance(value, list)
         else value
         for key, value in person.items()
     }
