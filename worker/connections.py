@@ -21,6 +21,8 @@ _CHUNK: Final = 16384
 #: One TLS record at most is written at a time: a write that did not finish then surely did not leave, for
 #: the peer cannot open a part of it.
 _RECORD: Final = 16384
+#: Bytes written in one turn: then others get theirs, and we hear what the server says to a long body.
+_TURN: Final = 262144
 #: Seconds for the server to close a connection after QUIT.
 _GOODBYE: Final = 2.0
 _READ, _BOTH = selectors.EVENT_READ, selectors.EVENT_READ | selectors.EVENT_WRITE
@@ -30,7 +32,18 @@ _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 class Connection:
     """A socket and its session. When the link breaks, `session.closing` says why."""
 
-    __slots__ = ("_answers", "_secure", "fruitful", "leaving", "session", "since", "sock", "used", "wanted")
+    __slots__ = (
+        "_answers",
+        "_piece",
+        "_pieces",
+        "fruitful",
+        "leaving",
+        "session",
+        "since",
+        "sock",
+        "used",
+        "wanted",
+    )
 
     def __init__(self, sock: socket.socket, session: Session) -> None:
         """Take over a socket on which mail may flow."""
@@ -46,7 +59,8 @@ class Connection:
         self.fruitful = False
         #: QUIT is said; the server closes next.
         self.leaving = False
-        self._secure = isinstance(sock, ssl.SSLSocket)
+        self._piece = _RECORD if isinstance(sock, ssl.SSLSocket) else _TURN
+        self._pieces = _TURN // self._piece
         self._answers = 0
 
     def hear(self) -> list[Outcome]:
@@ -71,21 +85,23 @@ class Connection:
     def say(self) -> list[Outcome]:
         """Write as much as the socket takes; return outcomes only if the link broke, as its last words."""
         session = self.session
-        data = session.pending
         self.wanted = _READ
-        while data:
+        for _ in range(self._pieces):
+            piece = session.pending[: self._piece]
+            if not piece:
+                return []
             try:
-                count = self.sock.send(data[:_RECORD] if self._secure else data)
+                count = self.sock.send(piece)
             except ssl.SSLWantReadError:
-                break
+                return []
             except (BlockingIOError, ssl.SSLWantWriteError):
-                self.wanted = _BOTH
                 break
             except OSError:
                 return self._last_words()
             session.wrote(count)
             self.since = time.monotonic()
-            data = session.pending
+        if session.pending:
+            self.wanted = _BOTH
         return []
 
     def _last_words(self) -> list[Outcome]:

@@ -241,7 +241,7 @@ class Fleet:
         if now >= self._ceiling_until:
             self._ceiling = self._endpoint.connections
         links = len(self._links)
-        if links and (self._idle or not errand.more):
+        if links >= self._ceiling or (links and (self._idle or not errand.more)):
             return
         slow = sum(now - opening.since > _SLOW for opening in self._openings)
         wanted = min(max(links, 1) + slow, self._ceiling - links)

@@ -5,6 +5,8 @@ body of one mail and the envelope of the next leave in one write (`smtp`); one t
 (`fleet`). Refuses: to retry, to pace and to say what an answer means for a recipient (`deliveries` does).
 """
 
+import contextlib
+
 from worker.endpoints import Endpoint, RelayDown, Timeouts
 from worker.errands import Errand, NextParcel, OnDot, OnOutcome
 from worker.fleet import Fleet
@@ -66,8 +68,7 @@ class Relay:
         """
         greeter = Greeter(self._endpoint)
         offer = greet(self._endpoint, trust(self._endpoint), greeter)
-        try:
+        with contextlib.suppress(OSError):
             greeter.putcmd("QUIT")
-        finally:
-            greeter.close()
+        greeter.close()
         return offer

@@ -1,9 +1,10 @@
 """A mail server that goes wrong on demand, and certificates good and bad.
 
 A fault is a tuple (point, what to say, what then). Points: banner, ehlo, starttls, handshake, auth, mail,
-rcpt, data, body (in the middle of a message), dot, accepted (after the answer to the dot), rset. "mail#3" is
-the third MAIL that the server hears, plain "mail" is each. Lines are separated by a newline; None says
-nothing. Then: "go" on, "cut" the link, "hang" until the client leaves, or "drip" the answer byte by byte.
+rcpt, data, body (in the middle of a message), dot, accepted (after the answer to the dot), rset, quit.
+"mail#3" is the third MAIL that the server hears, plain "mail" is each. Lines are separated by a newline; None
+says nothing, "" the usual. Then: "go" on, "cut" the link, "hang" (hear all, say nothing) until the client
+leaves, "stall" (not even read) until the test ends, or "drip" the answer byte by byte.
 """
 
 import contextlib
@@ -54,6 +55,8 @@ class FaultServer:
     #: Connections that have ended; notified at each.
     ended: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
+    #: Set when the test is over.
+    over: threading.Event = field(default_factory=threading.Event)
     #: The client did not wait for an answer though PIPELINING was not offered.
     impatient: int = 0
 
@@ -112,6 +115,7 @@ class FaultServer:
 
     def close(self) -> None:
         """Stop everything."""
+        self.over.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -150,7 +154,7 @@ class _Talk:
             verb = line[:4].upper()
             if verb == "QUIT":
                 self._server.quits += 1
-                self._send("221 2.0.0 bye")
+                self._say("quit", "221 2.0.0 bye")
                 return
             handler = getattr(self, f"_{verb.lower()}", None)
             if handler is None:
@@ -261,6 +265,8 @@ class _Talk:
             self._send(said, drip=then == "drip")
         if then == "cut":
             raise _GoneError
+        if then == "stall":
+            self._server.over.wait()
         if then == "hang":
             while self._sock.recv(65536):
                 pass
@@ -282,7 +288,7 @@ class _Talk:
         while b"\r\n" not in self._buffer:
             self._hear()
         line, _, self._buffer = self._buffer.partition(b"\r\n")
-        return line.decode()
+        return line.decode("utf-8", "replace")
 
 
 @pytest.fixture

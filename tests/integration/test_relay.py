@@ -227,14 +227,30 @@ def _patience(**changed: float) -> Timeouts:
     return Timeouts(**{**values, **changed})
 
 
-def test_hang_in_mid_body(fault_server: Serve) -> None:
-    """A server that stops reading a long body times the block out, and the mail was surely not begun."""
-    server = fault_server(("body#1", None, "cut"))
-    relay = Relay(endpoint(server))
-    caller = Caller([parcel(1, b"line\r\n" * 3_000_000)])
-    assert caller.use(relay)[1].startswith("lost ")
+LONG = b"line\r\n" * 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("said", "then", "ends"),
+    [
+        (None, "cut", {"lost closed"}),
+        (None, "stall", {"lost timeout"}),
+        # Whether its words outlive the break of the link is for the kernel to say; either is true.
+        ("552 5.3.4 too big", "cut", {"552", "lost closed"}),
+        ("552 5.3.4 too big", "hang", {"552"}),
+        ("250 thanks", "hang", {"lost protocol"}),
+    ],
+)
+def test_mid_body(fault_server: Serve, said: str | None, then: str, ends: set[str]) -> None:
+    """What goes wrong before the dot has left leaves no doubt, and the next goes on another connection."""
+    server = fault_server(("body#1", said, then))
+    relay = Relay(endpoint(server, timeouts=_patience(block=0.5)))
+    got = Caller([parcel(1, LONG), parcel(2), parcel(3)]).use(relay)
     relay.close()
-    assert server.heard == []
+    assert got[1] in ends
+    assert got[2].startswith("lost")  # its envelope stood behind the body
+    assert got[3] == "250"
+    assert [address for address, _ in server.heard] == ["p3@example.com"]
 
 
 DOWN: list[tuple[str, tuple[str, str | None, str], dict[str, Any], Trouble, str]] = [
@@ -470,6 +486,13 @@ def test_renewed_after_so_many(fault_server: Serve) -> None:
     server.wait_for(lambda: server.ended == 3)
     assert server.connections == 3
     assert server.quits == 3
+
+
+def test_a_good_bye_unanswered(fault_server: Serve) -> None:
+    """A server that never closes after QUIT delays the next connection a little, and no more."""
+    server = fault_server(("quit#1", "", "hang"))
+    assert carry(server, 2, messages_per_connection=1) == {1: "250", 2: "250"}
+    assert server.connections >= 2
 
 
 def test_connections_are_kept(fault_server: Serve) -> None:
