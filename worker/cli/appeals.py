@@ -1,0 +1,215 @@
+"""`appeals`: what a campaign says, listed, checked, written out and looked at, before anybody gets it.
+
+Refuses: real people; every mail here is made for an invented reader (`readers`).
+"""
+
+import email
+import email.policy
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from worker import appeals as contents
+from worker import gallery, workspace
+from worker.appeals import AppealErrors, Finding
+from worker.cli import grammar, session, terminal
+from worker.cli.readers import Trial
+from worker.editions import Edition
+from worker.errors import WrongUse
+from worker.parcels import Parcel
+from worker.settings import Settings
+from worker.wiring import Wiring
+
+app = grammar.commands("appeals", "tocsin appeals", "tocsin appeals check chechnya-report")
+
+Language = Annotated[
+    str, typer.Option("--language", metavar="CODE", help="As in: ru; by default the appeal's own default.")
+]
+Discreet = Annotated[bool, grammar.flag("--discreet", help="The neutral form.")]
+
+
+class Part(Enum):
+    """What of a mail to write out."""
+
+    HTML = "html"
+    TEXT = "text"
+    SUBJECT = "subject"
+    EML = "eml"
+
+
+@app.callback(invoke_without_command=True)
+def appeals(ctx: typer.Context) -> int:
+    """Show, check and preview what a campaign says."""
+    return 0 if ctx.invoked_subcommand else _list(as_json=False)
+
+
+@grammar.command(app, "list", "tocsin appeals list", "tocsin appeals list --json")
+def list_(*, as_json: grammar.Json = False) -> int:
+    """List the appeals that can be sent, and which need mending.
+
+    JSON: an array of {appeal, languages, subject, errors}.
+    """
+    return _list(as_json=as_json)
+
+
+def _list(*, as_json: bool) -> int:
+    found = session.settings_found()
+    summaries = [_summary(found, slug) for slug in workspace.appeal_slugs(found)]
+    if as_json:
+        terminal.show_json(summaries)
+    elif not summaries:
+        terminal.say("There is no appeal yet: write one in templates/appeals/NAME/en.md")
+    else:
+        columns = [terminal.Column(title) for title in ("Appeal", "Languages", "Subject")]
+        rows = [
+            (
+                str(one["appeal"]),
+                ", ".join(one["languages"]),
+                str(one["subject"]) or f"{one['errors']} to mend: tocsin appeals check {one['appeal']}",
+            )
+            for one in summaries
+        ]
+        terminal.show(terminal.table(columns, rows))
+    return 0
+
+
+def _summary(found: Settings, slug: str) -> dict[str, Any]:
+    try:
+        appeal = contents.parse(slug, workspace.appeal_files(found, slug))
+    except AppealErrors as error:
+        return {"appeal": slug, "languages": [], "subject": "", "errors": len(error.findings)}
+    subject = appeal.languages[appeal.default_language].subject
+    return {"appeal": slug, "languages": sorted(appeal.languages), "subject": subject, "errors": 0}
+
+
+@grammar.command(app, "check", "tocsin appeals check chechnya-report")
+def check(*, slug: grammar.Appeal, as_json: grammar.Json = False) -> int:
+    """Check an appeal whole: read it, and make every mail it can make. Exits 1 if anything is wrong.
+
+    Each fault is one line: file:line: what is wrong. What it asks of people without a fallback is told too.
+
+    JSON: {appeal, languages, needs, findings: [{file, line, message}]}.
+    """
+    trial, findings = _tried(session.settings_found(), slug)
+    if as_json:
+        told = [{"file": one.file, "line": one.line, "message": one.message} for one in findings]
+        languages = sorted(trial.appeal.languages) if trial else []
+        needs = sorted(trial.needed()) if trial and not findings else []
+        terminal.show_json({"appeal": slug, "languages": languages, "needs": needs, "findings": told})
+        return 1 if findings else 0
+    for one in findings:
+        place = f"{one.file}:{one.line}: " if one.line else ""
+        terminal.say(f"{place}{one.message}", terminal.BAD)
+    if trial is None or findings:
+        return 1
+    forms = "; ".join(map(str, trial.forms()))
+    terminal.say(f"{slug} is well: every mail was made ({forms}).", terminal.GOOD)
+    if needs := sorted(trial.needed()):
+        terminal.warn(
+            f"It has no fallback for: {', '.join(needs)}. A list with people who lack one is refused."
+        )
+    return 0
+
+
+def _tried(found: Settings, slug: str) -> tuple[Trial | None, Sequence[Finding]]:
+    """Make every mail; return the trial (None: it could not even be read) and what is wrong."""
+    folder = found.templates / "appeals" / slug
+    wiring = Wiring(found, session.Bell(found))
+    try:
+        trial = Trial(wiring.edition(slug))
+        for form in trial.forms():
+            trial.parcel(form)
+            trial.parcel(form, dict.fromkeys(trial.needed(), "x"))
+    except AppealErrors as error:
+        return None, [replace(one, file=_shown(folder / one.file)) for one in error.findings]
+    except WrongUse as error:
+        return None, [Finding("", 0, str(error))]
+    return trial, []
+
+
+@grammar.command(
+    app,
+    "render",
+    "tocsin appeals render chechnya-report",
+    "tocsin appeals render chechnya-report --part html --language ru > ru.html",
+    "tocsin appeals render chechnya-report --out mails",
+)
+def render(
+    *,
+    slug: grammar.Appeal,
+    part: Annotated[Part, typer.Option(help="What to write to standard output.")] = Part.TEXT,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write all parts as files there instead.")
+    ] = None,
+    language: Language = "",
+    discreet: Discreet = False,
+) -> None:
+    """Write out the mail that an invented reader would get: a part of it, or the whole as .eml."""
+    trial = Trial(_edition(slug))
+    form = trial.form(language, discreet=discreet)
+    parts = _parts(trial.parcel(form))
+    if out is None:
+        _write(parts[part])
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for each, data in parts.items():
+        suffix = "subject.txt" if each is Part.SUBJECT else "txt" if each is Part.TEXT else each.value
+        file = out / f"{slug}.{form.language}{'.discreet' if discreet else ''}.{suffix}"
+        file.write_bytes(data)
+        terminal.say(str(file))
+
+
+@grammar.command(app, "preview", "tocsin appeals preview chechnya-report")
+def preview(*, slug: grammar.Appeal) -> None:
+    """Write one page that shows every mail at phone and desktop width, with text and headers.
+
+    The page fetches nothing and runs nothing; open it in any browser.
+    """
+    found = session.settings_found()
+    trial = Trial(_edition(slug))
+    mails = []
+    for form in trial.forms():
+        parcel = trial.parcel(form)
+        mails.append(gallery.Captured(str(form), parcel.sender, (parcel.recipient,), parcel.data))
+    template = workspace.read_folder(found.templates, "preview")["index.html"]
+    page = found.state / "preview" / f"{slug}.html"
+    page.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    page.write_text(gallery.page(mails, template), encoding="utf-8")
+    terminal.say(f"Open {_shown(page)}")
+    if trial.edition.discreet is None:
+        terminal.warn("The discreet form is not shown: there is no [discreet] table in tocsin.toml.")
+
+
+def _edition(slug: str) -> Edition:
+    found = session.settings_found()
+    return Wiring(found, session.Bell(found)).edition(slug)
+
+
+def _parts(parcel: Parcel) -> Mapping[Part, bytes]:
+    """Take a mail apart as a mail program does."""
+    message = email.message_from_bytes(parcel.data, policy=email.policy.default)
+    bodies = {kind: message.get_body((kind,)) for kind in ("html", "plain")}
+    html, text = (str(body.get_content()).encode() if body else b"" for body in bodies.values())
+    subject = f"{message['Subject']}\n".encode()
+    return {Part.HTML: html, Part.TEXT: text, Part.SUBJECT: subject, Part.EML: parcel.data}
+
+
+def _write(data: bytes) -> None:
+    """Write bytes as they are; to a terminal, only what it will not obey."""
+    if sys.stdout.isatty():
+        terminal.say(data.decode("utf-8", "replace").replace("\r\n", "\n").rstrip("\n"))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+
+
+def _shown(path: Path) -> str:
+    """Return a path as short as it can be from here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

@@ -1,0 +1,113 @@
+"""The invented reader: an appeal is checked, previewed and tried on them, so that nobody real is used for it.
+
+Owns what such a reader is called and how an appeal is tried in every language and form. Refuses: real
+people's fields; and links that work, unless they are asked for: their marks are under a key thrown away.
+"""
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from worker import addresses
+from worker.addresses import Address
+from worker.appeals import Appeal, parse
+from worker.editions import Edition, Printer
+from worker.errors import Refused
+from worker.expressions import RESERVED
+from worker.feedback import TEST
+from worker.parcels import Parcel
+from worker.sealing import Keyring, Person
+from worker.tokens import Marks
+from worker.weaving import MissingField
+
+_ADDRESS = addresses.parse("sam@example.org")
+_NAMES = {"name": "Sam Example", "first_name": "Sam", "last_name": "Example"}
+#: Stands for the opt-out link where only the text is looked at.
+_LINK = "https://example.org/o/preview"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One of the mails that an appeal makes."""
+
+    #: One of the appeal's languages.
+    language: str
+    #: Whether it is the neutral form.
+    discreet: bool
+
+    def __str__(self) -> str:
+        return f"{self.language}, discreet" if self.discreet else self.language
+
+
+class Trial:
+    """An appeal as it stands now, tried on the invented reader."""
+
+    def __init__(self, edition: Edition, marks: Marks | None = None) -> None:
+        """Take the appeal with its look; AppealErrors or LookError if it cannot be read.
+
+        `marks` makes the links of these mails work; by default they lead nowhere.
+        """
+        self.edition = edition
+        self.appeal: Appeal = parse(edition.slug, edition.appeal)
+        self._printer = Printer(edition, marks or Keyring.generate(secrets.token_bytes).marks(), "c0")
+
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        """What the appeal asks of a person, in any language."""
+        return self.edition.renderer().fields - RESERVED
+
+    def forms(self) -> Iterator[Form]:
+        """Yield every mail it makes; the discreet ones only where there are names to send them under."""
+        for language in self.appeal.languages:
+            for discreet in (False, True) if self.edition.discreet else (False,):
+                yield Form(language, discreet)
+
+    def form(self, language: str, *, discreet: bool) -> Form:
+        """Choose a form; Refused where there is none in that language, or no names for the discreet one."""
+        if language and language not in self.appeal.languages:
+            has = ", ".join(sorted(self.appeal.languages))
+            raise Refused(f"{self.edition.slug} is not written in {language}", remedy=f"It is in: {has}.")
+        if discreet and self.edition.discreet is None:
+            raise Refused(
+                "discreet mail has no names to leave under",
+                remedy="Set the [discreet] table in tocsin.toml.",
+            )
+        return Form(language or self.appeal.default_language, discreet)
+
+    def reader(self, form: Form, fields: Mapping[str, str] | None = None, to: Address = _ADDRESS) -> Person:
+        """Invent a reader of a form; by default one of whom every field is known."""
+        if fields is None:
+            fields = {field: _invented(field) for field in self.fields | _NAMES.keys()}
+        return Person(to, fields, form.language, form.discreet)
+
+    def parcel(self, form: Form, fields: Mapping[str, str] | None = None, to: Address = _ADDRESS) -> Parcel:
+        """Make the whole mail of a form, from the appeal to the bytes on the wire."""
+        parcel = self._printer.parcel(TEST, self.reader(form, fields, to), time.time())
+        if parcel is None:
+            raise Refused("discreet mail has no names to leave under")
+        return parcel
+
+    def needed(self) -> frozenset[str]:
+        """Return the fields that it asks for without a fallback: whoever lacks one cannot be sent it."""
+        lacking: set[str] = set()
+        for form in self.forms():
+            lacking |= self._needed(form)
+        return frozenset(lacking)
+
+    def _needed(self, form: Form) -> set[str]:
+        given: dict[str, str] = {}
+        while True:
+            try:
+                self._printer.shown(self.reader(form, given), _LINK)
+            except MissingField as lacking:
+                if lacking.field in given:  # cannot be; but a loop without an end would be worse
+                    raise
+                given[lacking.field] = _invented(lacking.field)
+            else:
+                return set(given)
+
+
+def _invented(field: str) -> str:
+    return _NAMES.get(field, f"[{field}]")

@@ -1,0 +1,167 @@
+"""One command's work with a workspace: found, opened, closed again; and the doorbell of a short process.
+
+Owns who the operator is and what is said when the queue is away. Refuses: to work where there is no
+workspace, or on a store of another version.
+"""
+
+import contextlib
+import datetime as dt
+import json
+import logging
+import os
+import pwd
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import redis
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from worker import broker, settings, tasks
+from worker.campaigns import Doorbell
+from worker.cli import terminal
+from worker.errors import Unavailable, WrongUse
+from worker.settings import Settings
+from worker.wiring import Wiring
+
+#: Variables of the command line itself; they are no settings.
+OPERATOR, DEBUG = "TOCSIN_OPERATOR", "TOCSIN_DEBUG"
+#: Seconds that workers have to answer a roll call.
+_ROLL_CALL_SECONDS = 1.0
+#: What a campaign's row holds of a name.
+_LONGEST_NAME = 64
+
+
+def settings_read(start: Path | None = None) -> Settings:
+    """Read the settings, from a workspace or from variables alone."""
+    environ = {name: value for name, value in os.environ.items() if name not in {OPERATOR, DEBUG}}
+    return settings.load(start, environ)
+
+
+def settings_found() -> Settings:
+    """Read the settings of the workspace we are in; WrongUse where there is none."""
+    found = settings_read()
+    if found.file is None and found.secret is None and not found.secret_file.exists():
+        raise WrongUse(
+            f"there is no workspace here: no {settings.FILE_NAME} in {found.home} or above",
+            remedy="Go to yours, or make one: tocsin init DIR",
+        )
+    return found
+
+
+@contextlib.contextmanager
+def unchecked() -> Iterator[Wiring]:
+    """Give the workspace whatever state its store is in."""
+    found = settings_found()
+    _hush()
+    wiring = Wiring(found, Bell(found))
+    try:
+        yield wiring
+    finally:
+        if "database" in vars(wiring):  # opened, and not by asking for it
+            wiring.database.close()
+
+
+@contextlib.contextmanager
+def opened() -> Iterator[Wiring]:
+    """Give the workspace with its store at this version."""
+    with unchecked() as wiring:
+        wiring.database.require_current()
+        yield wiring
+
+
+def operator() -> str:
+    """Return who acts: TOCSIN_OPERATOR, else the user of this machine."""
+    name = os.environ.get(OPERATOR, "").strip()
+    if not name:
+        # Not getpass.getuser(): LOGNAME and USER survive `su` and would name somebody else.
+        try:
+            name = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:  # a container's made-up user
+            name = f"uid-{os.getuid()}"
+    return terminal.clean(" ".join(name.split()))[:_LONGEST_NAME]
+
+
+def log_folder(found: Settings) -> Path:
+    """Return where processes of this workspace write their logs."""
+    return found.state / "log"
+
+
+def note_down(found: Settings, event: str, **facts: str) -> None:
+    """Keep in the log that somebody did something which leaves no other trace; one JSON line."""
+    log = log_folder(found) / "cli.log"
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    line = json.dumps({"timestamp": now, "event": event, "operator": operator(), **facts})
+    with os.fdopen(os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "a") as opened:
+        opened.write(f"{line}\n")
+
+
+def celery(found: Settings) -> Celery:
+    """Make the Celery app of this workspace; Unavailable when there is no queue for it."""
+    return tasks.create(found, _tools)
+
+
+def _tools(found: Settings, bells: Doorbell, stopping: Callable[[], bool]) -> tasks.Tools:
+    return cast("tasks.Tools", Wiring(found, bells, stopping))  # it has every part that Tools names
+
+
+def workers(found: Settings) -> Sequence[str]:
+    """Call the roll of the workers; empty when none answers in a second.
+
+    Raises:
+        Unavailable: there is no queue to call it through.
+    """
+    app = celery(found)
+    try:
+        with app.connection_for_write() as connection:
+            answers = app.control.ping(timeout=_ROLL_CALL_SECONDS, connection=connection)
+    except (OperationalError, redis.RedisError, OSError) as error:
+        raise Unavailable("the queue does not answer", remedy="Start it with `tocsin up`.") from error
+    return sorted(name for answer in answers for name in answer)
+
+
+class Bell(Doorbell):
+    """Rings through Celery; where the queue does not answer, says so once and leaves it to the tick."""
+
+    def __init__(self, found: Settings) -> None:
+        """Take the settings; nothing is reached for before there is something to ring for."""
+        self._settings = found
+
+    @property
+    def is_mute(self) -> bool:
+        """Return whether it was rung and the queue did not answer."""
+        return vars(self).get("_bells", self) is None
+
+    def launch(self, campaign_id: int) -> None:
+        """Ask for a launch to be begun or continued."""
+        if self._bells:
+            self._bells.launch(campaign_id)
+
+    def ring(self, batch_ids: Sequence[int]) -> None:
+        """Ask for batches to be sent."""
+        if self._bells:
+            self._bells.ring(batch_ids)
+
+    def waiting(self) -> int:
+        """Return how many rings nobody has heard yet."""
+        return self._bells.waiting() if self._bells else 1
+
+    @cached_property
+    def _bells(self) -> Doorbell | None:
+        try:
+            with contextlib.closing(broker.client(self._settings)) as client:
+                client.ping()
+            return tasks.Bells(celery(self._settings), self._settings)
+        except (Unavailable, redis.RedisError):
+            terminal.warn("The queue does not answer. All is recorded, and goes on when `tocsin up` runs.")
+            return None
+
+
+def _hush() -> None:
+    """Keep the events of a short command off the screen: what an operator must know is said in words."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    logging.getLogger().addHandler(logging.NullHandler())

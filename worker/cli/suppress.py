@@ -1,0 +1,257 @@
+"""`suppress`: the standing "no"s, kept by keyed hash, which name nobody and outlive erasure.
+
+Owns the ways in and out of that list. Refuses: to print an address, and to lift a "no" without a reason.
+"""
+
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker import addresses
+from worker.addresses import Address, AddressError
+from worker.cli import completion, grammar, incoming, session, suppressed, terminal
+from worker.cli.terminal import Column, count
+from worker.errors import Refused, WrongUse
+from worker.suppressions import EVERYTHING, Suppression, list_scope
+from worker.wiring import Wiring
+
+app = grammar.commands(
+    "suppress", "tocsin suppress add - < said-no.txt", "tocsin suppress check me@example.org"
+)
+
+#: What the store holds of where an entry came from.
+_SOURCE_MOST = 64
+
+
+class Reason(Enum):
+    """Why somebody must not be written to."""
+
+    OPT_OUT = "opt-out"
+    COMPLAINT = "complaint"
+    BOUNCE = "bounce"
+    OPERATOR = "operator"
+    IMPORTED = "imported"
+    ERASURE = "erasure"
+
+
+Addresses = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ADDRESS...",
+        help="Addresses; - reads them from standard input, one a line, so that no shell history keeps them.",
+        show_default=False,
+    ),
+]
+OfList = Annotated[
+    str,
+    typer.Option(
+        "--list",
+        metavar="SLUG",
+        help="For that list only; by default for all.",
+        autocompletion=completion.lists,
+    ),
+]
+
+
+@app.callback()
+def suppress() -> None:
+    """Keep the list of those who must not be written to."""
+
+
+@grammar.command(
+    app,
+    "add",
+    "tocsin suppress add me@example.org",
+    "tocsin suppress add - --reason complaint < complaints.txt",
+)
+def add(
+    *,
+    given: Addresses,
+    reason: Annotated[Reason, typer.Option(help="Why.")] = Reason.OPERATOR,
+    of_list: OfList = "",
+) -> None:
+    """Write to these addresses never again; at once, also in a campaign that is under way.
+
+    Safe to repeat: what stands already stays as it is. One wrong address, and none is added.
+    """
+    found = _parsed(given)
+    with session.opened() as tocsin:
+        scope, now = _scope(tocsin, of_list), tocsin.clock()
+        new = tocsin.suppressions.add(
+            [Suppression(tocsin.keyring.address_key(one), scope, reason.value, "cli", now) for one in found]
+        )
+    terminal.say(f"{count(new)} added, {count(len(found) - new)} stood already.")
+
+
+@grammar.command(
+    app, "remove", 'tocsin suppress remove me@example.org --reason "asked by phone to hear from us again"'
+)
+def remove(
+    *,
+    given: Addresses,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why; it is kept in the log, with who you are.")
+    ],
+    of_list: OfList = "",
+    yes: grammar.Yes = False,
+) -> int:
+    """Lift suppressions, because their owner asked to hear from us again. Exits 1 if there were none."""
+    if not reason.strip():
+        raise WrongUse("lifting a suppression takes a reason", remedy='As in: --reason "asked by phone".')
+    found = _parsed(given)
+    with session.opened() as tocsin:
+        scope = _scope(tocsin, of_list) if of_list else None
+        terminal.ask(f"Write to {terminal.people(len(found))} again", agreed=yes)
+        lifted = 0
+        for one in found:
+            keys = tocsin.keyring.address_keys(one)
+            gone = sum(tocsin.suppressions.remove(key, scope) for key in keys)
+            if gone:
+                session.note_down(tocsin.settings, "suppression_lifted", key=keys[0].hex(), reason=reason)
+            lifted += gone
+    terminal.say(f"{count(lifted)} lifted." if lifted else "None of them was suppressed.")
+    return 0 if lifted else 1
+
+
+@grammar.command(
+    app, "check", "tocsin suppress check me@example.org", "tocsin suppress check - --json < some.txt"
+)
+def check(*, given: Addresses, as_json: grammar.Json = False) -> int:
+    """Tell whether addresses are suppressed, why and since when. Exits 1 if any is.
+
+    Several are told by their place in the order given; no address is repeated.
+
+    JSON: an array of {number, suppressed, entries: [{scope, reason, source, at}]}.
+    """
+    found = _parsed(given)
+    with session.opened() as tocsin:
+        names = suppressed.scope_names(tocsin)
+        standing = [_standing(tocsin, one) for one in found]
+    if as_json:
+        terminal.show_json(
+            [
+                {
+                    "number": number,
+                    "suppressed": bool(entries),
+                    "entries": [suppressed.facts(one, names) for one in entries],
+                }
+                for number, entries in enumerate(standing, 1)
+            ]
+        )
+    else:
+        rows = [row for number, entries in enumerate(standing, 1) for row in _rows(number, entries, names)]
+        columns = [
+            Column("No.", number=True),
+            *map(Column, ("Suppressed", "For", "Reason", "Source", "Since")),
+        ]
+        terminal.show(terminal.table(columns, rows))
+    return 1 if any(standing) else 0
+
+
+def _rows(number: int, entries: Sequence[Suppression], names: suppressed.Names) -> Iterator[tuple[str, ...]]:
+    if not entries:
+        yield (str(number), "no", "", "", "", "")
+    for one in entries:
+        facts = suppressed.facts(one, names)
+        yield (str(number), "yes", facts["scope"], facts["reason"], facts["source"], facts["at"][:10])
+
+
+@grammar.command(
+    app,
+    "import",
+    "tocsin suppress import unsubscribed.csv",
+    "tocsin suppress import - --reason bounce < bounced.txt",
+)
+def import_(
+    *,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="One address a line, or CSV; - for standard input.", show_default=False
+        ),
+    ],
+    reason: Annotated[Reason, typer.Option(help="Why.")] = Reason.IMPORTED,
+    of_list: OfList = "",
+    as_json: grammar.Json = False,
+) -> int:
+    """Add everybody in a file: one address a line, CSV with an address column, or an export of ours.
+
+    Good rows are taken whatever the others are: a "no" lost to somebody else's typing error is worse. An
+    export of ours brings back its own reasons and dates; it needs the key it was made with. Exits 1 if no row
+    was good.
+
+    JSON: {rows, added, known, rejected: {reason: count}}.
+    """
+    with (
+        session.opened() as tocsin,
+        incoming.opened(file) as (stream, size),
+        incoming.bar(size) as bar,
+    ):
+        source = "standard input" if file == incoming.STANDARD_INPUT else Path(file).name[:_SOURCE_MOST]
+        manner = suppressed.Manner(_scope(tocsin, of_list), reason.value, terminal.clean(source))
+        result = suppressed.bring_in(tocsin, bar.chunks(stream), manner, bar.rows)
+    good = result.added + result.known
+    if as_json:
+        terminal.show_json(result.facts())
+    else:
+        rows = [("added", count(result.added)), ("stood already", count(result.known))]
+        rows += [(f"rejected: {why}", count(number)) for why, number in result.rejected.most_common()]
+        columns = (Column("Rows"), Column("Count", number=True))
+        terminal.show(terminal.table(columns, [*rows, ("read", count(result.rows))], total=True))
+    return 0 if good else 1
+
+
+@grammar.command(app, "export", "tocsin suppress export suppressions.csv")
+def export(
+    *,
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="Where to write it, for your eyes only; - for standard output."),
+    ],
+) -> None:
+    """Write every suppression as CSV: keyed hash, scope, reason, source, date. It names nobody.
+
+    It is a backup, or moves to another machine that has the same key.
+    """
+    with session.opened() as tocsin:
+        number = suppressed.write_out(tocsin, file)
+    if file != incoming.STANDARD_INPUT:
+        terminal.say(f"{count(number)} written to {file} (mode 600).")
+
+
+def _parsed(given: Sequence[str]) -> Sequence[Address]:
+    """Read the addresses; WrongUse tells by its number which is none."""
+    found = []
+    for number, text in enumerate(_texts(given), 1):
+        try:
+            found.append(addresses.parse_mailbox(text)[1])
+        except AddressError as error:
+            raise WrongUse(
+                f"address {number}: {error.message}", remedy="Nothing was changed; mend it."
+            ) from error
+    if not found:
+        raise Refused("there was no address to read")
+    return found
+
+
+def _texts(given: Sequence[str]) -> Iterator[str]:
+    for text in given:
+        if text != incoming.STANDARD_INPUT:
+            yield text
+            continue
+        with incoming.opened(text) as (stream, _):
+            for line in stream:
+                if stripped := line.decode("utf-8-sig", "replace").strip():
+                    yield stripped
+
+
+def _scope(tocsin: Wiring, of_list: str) -> str:
+    return list_scope(tocsin.people.find_lists([of_list])[0].id) if of_list else EVERYTHING
+
+
+def _standing(tocsin: Wiring, address: Address) -> Sequence[Suppression]:
+    """Return what stands under any hash key we ever had."""
+    return [one for key in tocsin.keyring.address_keys(address) for one in tocsin.suppressions.find(key)]

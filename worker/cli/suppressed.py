@@ -1,0 +1,171 @@
+"""Suppressions as files: read from anybody's, written as our own, in constant memory.
+
+Owns the columns of an export and its way back in. Refuses: an address in either direction's output.
+"""
+
+import csv
+import datetime as dt
+import itertools
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO, TypeAlias
+
+from worker import addresses
+from worker.addresses import AddressError
+from worker.cli import incoming, terminal
+from worker.columns import arrange, names_addresses
+from worker.errors import WrongUse
+from worker.sealing import ADDRESS_KEY_BYTES
+from worker.spreadsheets import Record, Rejected, Sheet
+from worker.spreadsheets import read as read_sheet
+from worker.suppressions import EVERYTHING, Suppression, list_scope
+from worker.wiring import Wiring
+
+#: Scopes by how the store has them, and what they are called.
+Names: TypeAlias = Mapping[str, str]
+
+#: The columns of an export; the first one tells it from a file of addresses.
+_COLUMNS = ("address_key", "scope", "reason", "source", "at")
+#: Entries written at once.
+_CHUNK = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """What is written down for each address of somebody else's file."""
+
+    scope: str
+    reason: str
+    source: str
+
+
+@dataclass(slots=True)
+class Result:
+    """What an import found and did."""
+
+    rows: int = 0
+    added: int = 0
+    known: int = 0  #: stood already, or came twice
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    def facts(self) -> Mapping[str, object]:
+        """Return it for programs."""
+        return {
+            "rows": self.rows,
+            "added": self.added,
+            "known": self.known,
+            "rejected": dict(sorted(self.rejected.items())),
+        }
+
+
+def scope_names(tocsin: Wiring) -> Names:
+    """Return what each scope is called outside: "all", or "list:" and the list's name."""
+    return {
+        EVERYTHING: EVERYTHING,
+        **{list_scope(one.id): f"list:{one.slug}" for one in tocsin.people.lists()},
+    }
+
+
+def facts(entry: Suppression, names: Names) -> Mapping[str, str]:
+    """Return one entry for programs; no hash."""
+    return {
+        "scope": names.get(entry.scope, entry.scope),
+        "reason": entry.reason,
+        "source": entry.source,
+        "at": str(terminal.iso(entry.created_at)),
+    }
+
+
+def bring_in(
+    tocsin: Wiring, chunks: Iterable[bytes], manner: Manner, progress: Callable[[int], None]
+) -> Result:
+    """Add every good row of a file, chunk by chunk; what was added stays if it is interrupted."""
+    sheet = read_sheet(chunks, is_header=lambda cells: _is_ours(cells) or names_addresses(cells))
+    read = _ours(tocsin, sheet) if _is_ours(sheet.header) else _theirs(tocsin, sheet, manner)
+    result = Result()
+    while rows := list(itertools.islice(read, _CHUNK)):
+        entries = [one for one in rows if isinstance(one, Suppression)]
+        added = tocsin.suppressions.add(entries)
+        result.rows += len(rows)
+        result.added += added
+        result.known += len(entries) - added
+        result.rejected.update(one.reason for one in rows if isinstance(one, Rejected))
+        progress(result.rows)
+    return result
+
+
+def _is_ours(header: Sequence[str]) -> bool:
+    return _COLUMNS[0] in header
+
+
+def _theirs(tocsin: Wiring, sheet: Sheet, manner: Manner) -> Iterator[Suppression | Rejected]:
+    """Read the address column; whatever else the file says of a person, they are in it to be left alone."""
+    place, now = arrange(sheet.header or ("email",)).index["email"], tocsin.clock()
+    for record in sheet.records:
+        if isinstance(record, Rejected):
+            yield record
+            continue
+        try:
+            _, address = addresses.parse_mailbox(record.cells[place] if place < len(record.cells) else "")
+        except AddressError as error:
+            yield Rejected(record.line, f"address-{error.reason}", error.message)
+            continue
+        key = tocsin.keyring.address_key(address)
+        yield Suppression(key, manner.scope, manner.reason, manner.source, now)
+
+
+def _ours(tocsin: Wiring, sheet: Sheet) -> Iterator[Suppression | Rejected]:
+    """Read an export of ours."""
+    if missing := [name for name in _COLUMNS if name not in sheet.header]:
+        raise WrongUse(f"this export lacks its column {missing[0]}", remedy="Export it anew.")
+    scopes = {name: scope for scope, name in scope_names(tocsin).items()}
+    places = [list(sheet.header).index(name) for name in _COLUMNS]
+    for record in sheet.records:
+        yield record if isinstance(record, Rejected) else _restored(record, places, scopes)
+
+
+def _restored(record: Record, places: Sequence[int], scopes: Names) -> Suppression | Rejected:
+    try:
+        key, scope, reason, source, at = (record.cells[place] for place in places)
+        found = Suppression(
+            bytes.fromhex(key), scopes[scope], reason, source, dt.datetime.fromisoformat(at).timestamp()
+        )
+    except KeyError:
+        return Rejected(record.line, "list", "it is for a list that is not here")
+    except (ValueError, IndexError):
+        return Rejected(record.line, "export", "this is no line of an export")
+    if len(found.address_key) != ADDRESS_KEY_BYTES or not reason:
+        return Rejected(record.line, "export", "this is no line of an export")
+    return found
+
+
+def write_out(tocsin: Wiring, file: str) -> int:
+    """Write every entry to a file that only we may read, whole or not at all; return how many."""
+    if file == incoming.STANDARD_INPUT:
+        return _write(tocsin, sys.stdout)
+    path = Path(file)
+    draft = path.with_name(f".{path.name}.new")
+    try:
+        with os.fdopen(
+            os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8", newline=""
+        ) as stream:
+            number = _write(tocsin, stream)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return number
+
+
+def _write(tocsin: Wiring, stream: TextIO) -> int:
+    names = scope_names(tocsin)
+    writer = csv.writer(stream)
+    writer.writerow(_COLUMNS)
+    number = 0
+    for entry in tocsin.suppressions.all():
+        writer.writerow((entry.address_key.hex(), *facts(entry, names).values()))
+        number += 1
+    return number

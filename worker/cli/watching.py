@@ -1,0 +1,100 @@
+"""A campaign followed while it goes: a bar on a terminal, a line at each change elsewhere.
+
+Owns how often the store is asked. Refuses: to change anything; whoever stops watching stops nothing else.
+"""
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from worker import calendar
+from worker.campaigns import Proof
+from worker.cli import terminal
+from worker.cli.terminal import count
+from worker.deliveries import OPEN, State
+from worker.plans import Campaign
+from worker.wiring import Wiring
+
+#: Seconds between two looks; and at least this many times what a look costs, so that watching never slows.
+_LOOK, _TIMES_ITS_COST = 0.5, 10
+
+
+def ended(proof: Proof) -> bool:
+    """Tell whether nothing more happens by itself."""
+    return proof.campaign.state in {"finished", "cancelled"} and not proof.open
+
+
+def follow(tocsin: Wiring, name: str, *, expected: int = 0) -> Proof:
+    """Show a campaign until it has ended, and return its sum.
+
+    Args:
+        tocsin: the workspace.
+        name: the campaign.
+        expected: how many people it will come to, as far as is known before its launch is whole.
+
+    Raises:
+        Stopped: Ctrl-C; the campaign goes on.
+    """
+    console = terminal.err()
+    try:
+        if not console.is_terminal:
+            return _each_look(tocsin, name, _Lines(console).show)
+        with Live(console=console, transient=True, auto_refresh=False) as live:
+            return _each_look(tocsin, name, lambda proof: live.update(_view(proof, expected), refresh=True))
+    except KeyboardInterrupt as stop:
+        raise terminal.Stopped(f"stopped watching; {name} goes on") from stop
+
+
+def _each_look(tocsin: Wiring, name: str, show: Callable[[Proof], None]) -> Proof:
+    while True:
+        began = time.monotonic()
+        proof = tocsin.campaigns.verify(name)
+        show(proof)
+        if ended(proof):
+            return proof
+        time.sleep(max(_LOOK, _TIMES_ITS_COST * (time.monotonic() - began)))
+
+
+class _Lines:
+    """What is shown where there is no terminal: one line at each change of state or notice."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last = ""
+
+    def show(self, proof: Proof) -> None:
+        line = standing(proof.campaign)
+        if line != self._last:
+            self._last = line
+            self._console.print(Text(terminal.clean(line)), soft_wrap=True)
+
+
+def standing(campaign: Campaign) -> str:
+    """Return in one line how a campaign stands."""
+    line = f"{campaign.name}: {campaign.state}"
+    if campaign.state in {"scheduled", "awaiting"}:
+        line += f", to start {calendar.show(campaign.start_at, campaign.time_zone)}"
+    return f"{line} ({campaign.notice})" if campaign.notice else line
+
+
+def _view(proof: Proof, expected: int) -> Group:
+    total = proof.campaign.audience or max(expected, sum(proof.by_state.values()))
+    done = sum(proof.by_state.values()) - proof.open
+    bar = Table.grid(padding=(0, 1), expand=True)
+    bar.add_column(ratio=1)
+    bar.add_column(no_wrap=True)
+    bar.add_row(ProgressBar(total=total or 1, completed=done), f"{count(done)} of {count(total)}")
+    notice = Text(terminal.clean(standing(proof.campaign)), "yellow" if proof.campaign.notice else "bold")
+    return Group(notice, bar, Text(counts(proof), "dim"))
+
+
+def counts(proof: Proof) -> str:
+    """Return how many stand in each state that somebody is in."""
+    present = [state for state in State if proof.by_state.get(state)]
+    ordered = sorted(present, key=lambda state: state in OPEN)
+    return ", ".join(f"{count(proof.by_state[state])} {state}" for state in ordered) or "nobody yet"
