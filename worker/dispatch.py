@@ -121,7 +121,7 @@ class _Run:
         self._lease = lease
         self._until = lease.until
         self._hand: deque[Claimed] = deque()
-        self._flying: dict[int, Claimed] = {}
+        self._flying: dict[int, tuple[Claimed, str]] = {}  # with the address, which a reply may quote
         self._outcomes: list[Outcome] = []
         self._unsent: set[int] = set()
         self._lost_once: set[int] = set()
@@ -201,11 +201,11 @@ class _Run:
         if parcel is None:
             self._outcomes.append(Outcome(claimed.id, State.SKIPPED, reason, tried=False))
         else:
-            self._flying[claimed.id] = claimed
+            self._flying[claimed.id] = claimed, parcel.recipient
         return parcel
 
     def _settled(self, delivery_id: int, answer: Reply | Lost) -> None:
-        claimed = self._flying.pop(delivery_id)
+        claimed, recipient = self._flying.pop(delivery_id)
         if isinstance(answer, Lost):
             self._lost(claimed, answer)
             return
@@ -229,7 +229,7 @@ class _Run:
             step.due_at or 0.0,
             code=answer.code,
             status=answer.status,
-            text=scrub(answer.text),
+            text=scrub(answer.text, [recipient]),
         )
         self._all.journal.settle(outcome)
         self._outcomes.append(outcome)
