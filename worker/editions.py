@@ -116,7 +116,7 @@ def values(person: Person, opt_out_url: str) -> Mapping[str, str]:
 
 
 class _Dates:
-    """The Date header, made once a second (RFC 5322 section 3.3; UTC, which tells nothing of where we are)."""
+    """The Date header, made once a second (RFC 5322 section 3.3); UTC tells nothing of where we are."""
 
     def __init__(self) -> None:
         self._second = -1

@@ -14,7 +14,7 @@ from typing import Final
 
 from jinja2 import Environment, TemplateSyntaxError, meta, nodes
 
-from worker.slots import environment
+from worker.sandbox import environment
 
 #: What only the mail itself knows: never a field of a person.
 RESERVED: Final = frozenset({"opt_out_url", "preferences_url"})

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.expressions import Holes, NotReadableError, faults, fields, plain, split
-from worker.slots import environment
+from worker.sandbox import environment
 
 #: Plain stretches and sound Jinja, in any order.
 PIECES = ["{{ name }}", "{{ '}}' }}", '{{ {"a": 1}["a"] }}', "{% if name %}", "{% endif %}", "{# note #}"]
