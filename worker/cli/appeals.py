@@ -90,9 +90,10 @@ def _summary(found: Settings, slug: str) -> dict[str, Any]:
 
 @grammar.command(app, "check", "tocsin appeals check chechnya-report")
 def check(*, slug: grammar.Appeal, as_json: grammar.Json = False) -> int:
-    """Check an appeal whole: read it, and make every mail it can make. Exits 1 if anything is wrong.
+    """Check an appeal whole: read it, and make every mail that it can make.
 
-    Each fault is one line: file:line: what is wrong. What it asks of people without a fallback is told too.
+    Exits 1 if anything is wrong. Each fault is one line: file:line: what is wrong. What it asks of people
+    without a fallback is told too.
 
     JSON: {appeal, languages, needs, findings: [{file, line, message}]}.
     """
@@ -150,7 +151,7 @@ def render(
     language: Language = "",
     discreet: Discreet = False,
 ) -> None:
-    """Write out the mail that an invented reader would get: a part of it, or the whole as .eml."""
+    """Write out the mail that an invented reader would get: a part, or the whole."""
     trial = Trial(_edition(slug))
     form = trial.form(language, discreet=discreet)
     parts = _parts(trial.parcel(form))
@@ -167,9 +168,9 @@ def render(
 
 @grammar.command(app, "preview", "tocsin appeals preview chechnya-report")
 def preview(*, slug: grammar.Appeal) -> None:
-    """Write one page that shows every mail at phone and desktop width, with text and headers.
+    """Write one page that shows every mail of an appeal, on a phone and a desktop.
 
-    The page fetches nothing and runs nothing; open it in any browser.
+    With text and headers. The page fetches nothing and runs nothing; open it in any browser.
     """
     found = session.settings_found()
     trial = Trial(_edition(slug))

@@ -233,9 +233,14 @@ class _Told:
         else:
             terminal.say("A dry run: nothing was imported.")
         if self.without_consent:
+            who = (
+                "1 row lacks"
+                if self.without_consent == 1
+                else f"{terminal.count(self.without_consent)} rows lack"
+            )
             terminal.warn(
-                f"{terminal.count(self.without_consent)} rows lack a basis, source or date of consent: they "
-                "will not be written to. Import again with --basis, --source and --when."
+                f"{who} a basis, source or date of consent, and will not be written to. Import again with "
+                "--basis, --source and --when."
             )
 
 

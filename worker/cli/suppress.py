@@ -73,9 +73,10 @@ def add(
     reason: Annotated[Reason, typer.Option(help="Why.")] = Reason.OPERATOR,
     of_list: OfList = "",
 ) -> None:
-    """Write to these addresses never again; at once, also in a campaign that is under way.
+    """Never write to these addresses again.
 
-    Safe to repeat: what stands already stays as it is. One wrong address, and none is added.
+    At once, also in a campaign that is under way. Safe to repeat: what stands already stays as it is. One
+    wrong address, and none is added.
     """
     found = _parsed(given)
     with session.opened() as tocsin:
@@ -98,7 +99,10 @@ def remove(
     of_list: OfList = "",
     yes: grammar.Yes = False,
 ) -> int:
-    """Lift suppressions, because their owner asked to hear from us again. Exits 1 if there were none."""
+    """Lift suppressions, because their owner asked to hear from us again.
+
+    Exits 1 if there were none.
+    """
     if not reason.strip():
         raise WrongUse("lifting a suppression takes a reason", remedy='As in: --reason "asked by phone".')
     found = _parsed(given)
@@ -177,11 +181,11 @@ def import_(
     of_list: OfList = "",
     as_json: grammar.Json = False,
 ) -> int:
-    """Add everybody in a file: one address a line, CSV with an address column, or an export of ours.
+    """Suppress everybody in a file.
 
-    Good rows are taken whatever the others are: a "no" lost to somebody else's typing error is worse. An
-    export of ours brings back its own reasons and dates; it needs the key it was made with. Exits 1 if no row
-    was good.
+    One address a line, CSV with an address column, or an export of ours. Good rows are taken whatever the
+    others are: a "no" lost to somebody else's typing error is worse. An export of ours brings back its own
+    reasons and dates; it needs the key it was made with. Exits 1 if no row was good.
 
     JSON: {rows, added, known, rejected: {reason: count}}.
     """
@@ -212,9 +216,10 @@ def export(
         typer.Argument(metavar="FILE", help="Where to write it, for your eyes only; - for standard output."),
     ],
 ) -> None:
-    """Write every suppression as CSV: keyed hash, scope, reason, source, date. It names nobody.
+    """Write every suppression as CSV, which names nobody.
 
-    It is a backup, or moves to another machine that has the same key.
+    Columns: keyed hash, scope, reason, source, date. It is a backup, or moves to another machine that has the
+    same key.
     """
     with session.opened() as tocsin:
         number = suppressed.write_out(tocsin, file)

@@ -134,7 +134,7 @@ def facts(rows: Iterable[tuple[str, str | Text]]) -> Table:
     made.add_column(style=FAINT, no_wrap=True)
     made.add_column(overflow="fold")
     for name, value in rows:
-        made.add_row(name, value if isinstance(value, Text) else cell(value))
+        made.add_row(cell(name), value if isinstance(value, Text) else cell(value))
     return made
 
 

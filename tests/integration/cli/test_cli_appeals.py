@@ -1,0 +1,145 @@
+"""An appeal is listed, checked to the line, written out and shown, all for an invented reader."""
+
+import email
+import email.policy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+#: Runs a command line; see conftest.
+Tocsin = Callable[..., Any]
+
+SLUG = "chechnya-report"
+DISCREET = """
+[discreet]
+from_address = "hello@letters.example.net"
+sender_name = "Monthly letter"
+"""
+
+
+def with_discreet(workspace: Path) -> None:
+    """Give the workspace names for discreet mail."""
+    config = workspace / "tocsin.toml"
+    text = config.read_text(encoding="utf-8")
+    text = text.replace("[web]", '[web]\ndiscreet_base_url = "https://letters.example.net"', 1)
+    config.write_text(text + DISCREET, encoding="utf-8")
+
+
+@pytest.mark.usefixtures("workspace")
+def test_appeals_are_listed_with_their_languages(tocsin: Tocsin) -> None:
+    """For people and for programs; `appeals` alone lists as well."""
+    assert tocsin("appeals", "list", "--json").json == [
+        {
+            "appeal": SLUG,
+            "languages": ["en", "ru"],
+            "subject": "A new report, and four things you can do",
+            "errors": 0,
+        }
+    ]
+    assert tocsin("appeals").out == tocsin("appeals", "list").out
+    assert SLUG in tocsin("appeals").out
+
+
+def test_a_broken_appeal_is_listed_as_broken(workspace: Path, tocsin: Tocsin) -> None:
+    """One bad appeal does not hide the others, nor itself."""
+    other = workspace / "templates" / "appeals" / "other"
+    other.mkdir()
+    (other / "en.md").write_text("no front matter", encoding="utf-8")
+    listed = {one["appeal"]: one["errors"] for one in tocsin("appeals", "list", "--json").json}
+    assert listed[SLUG] == 0
+    assert listed["other"] > 0
+    assert "tocsin appeals check other" in tocsin("appeals").out
+
+
+def test_a_good_appeal_is_said_to_be_well(workspace: Path, tocsin: Tocsin) -> None:
+    """Every language and form was made, and what it asks of people without a fallback is told."""
+    ran = tocsin("appeals", "check", SLUG, "--json")
+    assert ran.code == 0
+    assert ran.json == {"appeal": SLUG, "languages": ["en", "ru"], "needs": [], "findings": []}
+    assert "en; ru" in tocsin("appeals", "check", SLUG).out
+    with_discreet(workspace)
+    assert "en, discreet" in tocsin("appeals", "check", SLUG).out
+
+
+def test_each_fault_is_told_with_file_and_line(workspace: Path, tocsin: Tocsin) -> None:
+    """`file:line: message`, one a line, as editors understand it; exit 1."""
+    file = workspace / "templates" / "appeals" / SLUG / "en.md"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    lines[1] = "subjekt: A new report"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    ran = tocsin("appeals", "check", SLUG)
+    assert ran.code == 1
+    assert f"templates/appeals/{SLUG}/en.md:2: " in ran.out
+    findings = tocsin("appeals", "check", SLUG, "--json").json["findings"]
+    assert {"file", "line", "message"} == set(findings[0])
+
+
+def test_a_field_without_a_fallback_is_pointed_out(workspace: Path, tocsin: Tocsin) -> None:
+    """It is no fault of the appeal; whether it matters depends on the list."""
+    file = workspace / "templates" / "appeals" / SLUG / "en.md"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text + "\nGreetings to {{ town }}.\n", encoding="utf-8")
+    ran = tocsin("appeals", "check", SLUG)
+    assert ran.code == 0
+    assert "town" in ran.err
+    assert tocsin("appeals", "check", SLUG, "--json").json["needs"] == ["town"]
+
+
+@pytest.mark.parametrize(
+    ("part", "beginning"),
+    [("html", "<!doctype html>"), ("text", "CONTENT WARNING"), ("subject", "A new report"), ("eml", "")],
+)
+@pytest.mark.usefixtures("workspace")
+def test_each_part_is_written_to_standard_output(tocsin: Tocsin, part: str, beginning: str) -> None:
+    """As it is, to be piped on."""
+    ran = tocsin("appeals", "render", SLUG, "--part", part)
+    assert ran.code == 0, ran.err
+    assert ran.out.lower().startswith(beginning.lower())
+    assert len(ran.out) > 20
+
+
+@pytest.mark.usefixtures("workspace")
+def test_the_whole_mail_is_a_mail(tocsin: Tocsin) -> None:
+    """The .eml is what would leave: headers, both parts, the opt-out link."""
+    for words, subject in (((), "A new report"), (("--language", "ru"), "Новый доклад")):
+        ran = tocsin("appeals", "render", SLUG, "--part", "eml", *words)
+        mail = email.message_from_string(ran.out, policy=email.policy.default)
+        assert str(mail["Subject"]).startswith(subject)
+        assert str(mail["To"]) == "Sam Example <sam@example.org>"
+        assert "https://act.example.org/o/" in str(mail["List-Unsubscribe"])
+        assert [part.get_content_type() for part in mail.iter_parts()] == ["text/plain", "text/html"]
+
+
+@pytest.mark.usefixtures("workspace")
+def test_links_of_a_rendered_mail_lead_nowhere(tocsin: Tocsin) -> None:
+    """A preview that is passed around opts nobody out: its marks are made under a key thrown away."""
+
+    def link() -> str:
+        ran = tocsin("appeals", "render", SLUG, "--part", "eml")
+        return str(email.message_from_string(ran.out, policy=email.policy.default)["List-Unsubscribe"])
+
+    assert link() != link()
+
+
+def test_all_parts_go_to_a_folder(workspace: Path, tocsin: Tocsin) -> None:
+    """With --out, four files that say in their names what they are."""
+    with_discreet(workspace)
+    assert tocsin("appeals", "render", SLUG, "--out", "mails", "--discreet").code == 0
+    assert sorted(file.name for file in (workspace / "mails").iterdir()) == [
+        f"{SLUG}.en.discreet.{suffix}" for suffix in ("eml", "html", "subject.txt", "txt")
+    ]
+
+
+def test_the_preview_is_one_page_that_fetches_nothing(workspace: Path, tocsin: Tocsin) -> None:
+    """Every language and form, at two widths, in frames without scripts."""
+    with_discreet(workspace)
+    ran = tocsin("appeals", "preview", SLUG)
+    assert ran.code == 0, ran.err
+    page = (workspace / "var" / "preview" / f"{SLUG}.html").read_text(encoding="utf-8")
+    assert page.count("<iframe sandbox") == 8
+    assert "default-src 'none'" in page
+    assert "<script" not in page
+    for form in ("en", "en, discreet", "ru", "ru, discreet"):
+        assert f"<dd>{form}</dd>" in page
