@@ -23,8 +23,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from worker.relay import Endpoint, Lost, Parcel, Relay
-from worker.replies import Reply
+from worker.post.relay import Endpoint, Lost, Parcel, Relay
+from worker.post.replies import Reply
 
 _SIZE = 12_000
 _DELAY = 0.05

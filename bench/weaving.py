@@ -14,11 +14,11 @@ from email.utils import format_datetime, formataddr
 
 from jinja2 import Environment, StrictUndefined
 
-from worker import inlining
 from worker.addresses import Address, parse
-from worker.messages import Composer, Envelope, Identity
-from worker.rendering import Content
-from worker.weaving import HtmlWeaver, LineWeaver, TextWeaver
+from worker.content import inlining
+from worker.content.messages import Composer, Envelope, Identity
+from worker.content.rendering import Content
+from worker.content.weaving import HtmlWeaver, LineWeaver, TextWeaver
 
 CSS = """
 body { margin: 0; background-color: #f4f1ec; color: #222 }

@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from worker import processes
-from worker.database import Database
+from worker.store.database import Database
 
 
 def _postgres_programs() -> Path:

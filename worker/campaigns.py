@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from worker.audience import Rule
 from worker.deliveries import OPEN, State
-from worker.docket import Docket
 from worker.errors import Refused
-from worker.plans import Campaign, Draft, Plans
-from worker.tallies import Tallies
+from worker.store.audience import Rule
+from worker.store.docket import Docket
+from worker.store.plans import Campaign, Draft, Plans
+from worker.store.tallies import Tallies
 
 #: Deliveries written in one launch transaction; the first slice is small, so that the first mail leaves soon.
 SLICE = 10_000

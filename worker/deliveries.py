@@ -7,7 +7,7 @@ change a delivery for a fault of ours: it stays queued, with no attempt used, wh
 from dataclasses import dataclass
 from enum import StrEnum
 
-from worker.replies import Reply, ReplyError, Trouble, scrub, sender_fault, why
+from worker.post.replies import Reply, ReplyError, Trouble, scrub, sender_fault, why
 
 __all__ = [
     "OPEN",

@@ -14,10 +14,10 @@ import structlog
 from worker.deliveries import Reply, RetryPolicy, State, Trouble, next_step, scrub
 from worker.errors import Refused, Unavailable
 from worker.journal import Journal
-from worker.ledger import Claimed, Lease, Ledger, Outcome
-from worker.parcels import Lost, Parcel
-from worker.relay import Relay, RelayDown
+from worker.post.parcels import Lost, Parcel
+from worker.post.relay import Relay, RelayDown
 from worker.sealing import Keyring, Person, SealError
+from worker.store.ledger import Claimed, Lease, Ledger, Outcome
 from worker.throttle import Throttle
 
 log = structlog.get_logger()

@@ -18,7 +18,7 @@ import redis
 
 from worker.broker import OLDEST, Program
 from worker.errors import Refused, TocsinError, Unavailable, WrongUse
-from worker.parcels import Offer
+from worker.post.parcels import Offer
 from worker.settings import Settings
 
 #: Free space under which a campaign may stop half-way: its ledger, journal and logs grow with it.

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 import structlog
 
-from worker.database import Database
-from worker.schema import deliveries, facts, lists, people
 from worker.sealing import Keyring, Person, SealError
-from worker.suppressions import EVERYTHING, Suppression, add_within, insert_new
+from worker.store.database import Database
+from worker.store.schema import deliveries, facts, lists, people
+from worker.store.suppressions import EVERYTHING, Suppression, add_within, insert_new
 from worker.tokens import Marks, Purpose
 
 log = structlog.get_logger()

@@ -16,10 +16,10 @@ from typing import Protocol, TextIO
 
 from worker.addresses import provider
 from worker.errors import Refused
-from worker.lists import Consent, Rejected, Row
-from worker.people import People, Staged
 from worker.sealing import NONCE_BYTES, Keyring, Person
-from worker.suppressions import EVERYTHING, Suppressions, list_scope
+from worker.store.people import People, Staged
+from worker.store.suppressions import EVERYTHING, Suppressions, list_scope
+from worker.tables.lists import Consent, Rejected, Row
 
 #: Rows per transaction: enough that a commit's cost vanishes, few enough that the queue is not held up.
 CHUNK = 5_000

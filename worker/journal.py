@@ -14,7 +14,7 @@ from pathlib import Path
 
 from worker.deliveries import State
 from worker.errors import Unavailable
-from worker.ledger import Outcome
+from worker.store.ledger import Outcome
 
 _SUFFIX = ".journal"
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from worker import calendar
-from worker.audience import Rule
 from worker.campaigns import Campaigns, Plan
-from worker.editions import Edition, Printer
+from worker.content.editions import Edition, Printer
+from worker.content.weaving import MissingField
 from worker.errors import Refused, WrongUse
-from worker.people import People
 from worker.sealing import Keyring, Person
-from worker.weaving import MissingField
+from worker.store.audience import Rule
+from worker.store.people import People
 
 #: Stands for the link of a mail that is only tried out.
 _NO_LINK = "https://example.org/o/preview"

@@ -11,9 +11,9 @@ import structlog
 
 from worker import journal
 from worker.campaigns import Campaigns, Doorbell
-from worker.ledger import Lease, Ledger
-from worker.people import People
-from worker.plans import Plans
+from worker.store.ledger import Lease, Ledger
+from worker.store.people import People
+from worker.store.plans import Plans
 
 log = structlog.get_logger()
 

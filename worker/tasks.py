@@ -20,8 +20,8 @@ from worker import broker
 from worker.campaigns import Campaigns, Doorbell
 from worker.dispatch import Dispatcher
 from worker.errors import TocsinError, Unavailable
-from worker.plans import Plans
 from worker.settings import Settings
+from worker.store.plans import Plans
 from worker.sweep import Sweep
 
 log = structlog.get_logger()

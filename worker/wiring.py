@@ -15,26 +15,26 @@ from starlette.types import ASGIApp
 
 from worker import broker, sections, workspace
 from worker.campaigns import Alarms, Campaigns, Doorbell
-from worker.database import Database
+from worker.content.editions import Edition, Form, Printer
+from worker.content.messages import Identity
+from worker.content.rendering import Organisation
 from worker.deliveries import RetryPolicy
 from worker.dispatch import Dispatcher, Pace
-from worker.docket import Docket
-from worker.editions import Edition, Form, Printer
 from worker.feedback import OptOuts
 from worker.imports import Importer
 from worker.journal import Journal, owner_name
-from worker.ledger import Ledger
-from worker.messages import Identity
-from worker.people import People
 from worker.planning import Planner
-from worker.plans import Plans
-from worker.relay import Endpoint, Relay, Timeouts
-from worker.rendering import Organisation
+from worker.post.relay import Endpoint, Relay, Timeouts
 from worker.sealing import Keyring
 from worker.settings import Settings
-from worker.suppressions import Suppressions
+from worker.store.database import Database
+from worker.store.docket import Docket
+from worker.store.ledger import Ledger
+from worker.store.people import People
+from worker.store.plans import Plans
+from worker.store.suppressions import Suppressions
+from worker.store.tallies import Tallies
 from worker.sweep import Sweep
-from worker.tallies import Tallies
 from worker.throttle import Throttle
 from worker.web import create_app
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import lxml.html
 
-from worker import lists, spreadsheets
+from worker.tables import lists, spreadsheets
 
 if TYPE_CHECKING:
     from tests.acceptance.conftest import Office

@@ -6,9 +6,9 @@ import alembic.autogenerate
 import alembic.migration
 import pytest
 
-from worker.database import Database
 from worker.errors import Unavailable, WrongUse
-from worker.schema import metadata
+from worker.store.database import Database
+from worker.store.schema import metadata
 
 
 def test_migrations_make_exactly_the_tables_of_the_schema(database: Database) -> None:

@@ -13,24 +13,24 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from worker import broker, journal
 from worker.addresses import parse
-from worker.audience import Rule
 from worker.campaigns import Alarms, Campaigns
-from worker.database import Database
 from worker.deliveries import RetryPolicy, State
 from worker.dispatch import Dispatcher, Pace
-from worker.docket import Docket
 from worker.errors import Refused
 from worker.journal import Journal
-from worker.ledger import Ledger, Outcome
-from worker.parcels import Parcel
-from worker.people import People, Staged
-from worker.plans import Campaign, Draft, Plans
-from worker.relay import Endpoint, Relay
-from worker.schema import deliveries
+from worker.post.parcels import Parcel
+from worker.post.relay import Endpoint, Relay
 from worker.sealing import Keyring, Person
-from worker.suppressions import EVERYTHING, Suppression, Suppressions
+from worker.store.audience import Rule
+from worker.store.database import Database
+from worker.store.docket import Docket
+from worker.store.ledger import Ledger, Outcome
+from worker.store.people import People, Staged
+from worker.store.plans import Campaign, Draft, Plans
+from worker.store.schema import deliveries
+from worker.store.suppressions import EVERYTHING, Suppression, Suppressions
+from worker.store.tallies import Tallies
 from worker.sweep import Sweep
-from worker.tallies import Tallies
 from worker.throttle import Throttle
 
 

@@ -7,14 +7,14 @@ import pytest
 import sqlalchemy as sa
 
 from worker.addresses import parse
-from worker.audience import Rule
-from worker.database import Database
 from worker.feedback import OptOuts
-from worker.people import People, Staged
-from worker.plans import Draft, Plans
-from worker.schema import deliveries, facts
 from worker.sealing import Keyring, Person
-from worker.suppressions import Suppressions
+from worker.store.audience import Rule
+from worker.store.database import Database
+from worker.store.people import People, Staged
+from worker.store.plans import Draft, Plans
+from worker.store.schema import deliveries, facts
+from worker.store.suppressions import Suppressions
 from worker.tokens import Purpose
 
 

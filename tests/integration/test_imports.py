@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from worker.addresses import parse
-from worker.database import Database
 from worker.errors import Refused
 from worker.imports import Importer, Rejects, Result, Target
-from worker.lists import Consent, read
-from worker.people import People
 from worker.sealing import Keyring, Keys, Person
-from worker.suppressions import EVERYTHING, Suppression, Suppressions
+from worker.store.database import Database
+from worker.store.people import People
+from worker.store.suppressions import EVERYTHING, Suppression, Suppressions
+from worker.tables.lists import Consent, read
 
 Bring = Callable[..., Result]
 GOOD = "email,name,basis,source,when\nanna@example.org,Anna,consent,form,2025-01-01\n"

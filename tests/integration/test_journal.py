@@ -11,14 +11,14 @@ import pytest
 from worker import journal
 from worker.deliveries import State
 from worker.journal import Hand, Journal, inspect, owner_name
-from worker.ledger import Outcome
+from worker.store.ledger import Outcome
 
 _DOOMED = """
 import sys, time
 from pathlib import Path
 from worker.deliveries import State
 from worker.journal import Journal, owner_name
-from worker.ledger import Outcome
+from worker.store.ledger import Outcome
 made = Journal(Path(sys.argv[1]), owner_name("x"))
 made.begin(1)
 made.settle(Outcome(1, State.SENT, "accepted", code=250, status="2.0.0", text="queued as A1"))

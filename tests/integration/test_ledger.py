@@ -7,16 +7,16 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from worker.audience import Rule
-from worker.database import Database
 from worker.deliveries import State
-from worker.docket import Docket
-from worker.ledger import Lease, Ledger, Outcome
-from worker.people import People, Staged
-from worker.plans import Campaign, Draft, Plans
-from worker.schema import deliveries
-from worker.suppressions import EVERYTHING, Suppression, Suppressions, list_scope
-from worker.tallies import Tallies
+from worker.store.audience import Rule
+from worker.store.database import Database
+from worker.store.docket import Docket
+from worker.store.ledger import Lease, Ledger, Outcome
+from worker.store.people import People, Staged
+from worker.store.plans import Campaign, Draft, Plans
+from worker.store.schema import deliveries
+from worker.store.suppressions import EVERYTHING, Suppression, Suppressions, list_scope
+from worker.store.tallies import Tallies
 
 Join = Callable[..., int]
 

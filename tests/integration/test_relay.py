@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from worker.errors import WrongUse
-from worker.parcels import stuff
-from worker.relay import Endpoint, Lost, Offer, Parcel, Relay, RelayDown, Timeouts
-from worker.replies import Reply, Trouble
+from worker.post.parcels import stuff
+from worker.post.relay import Endpoint, Lost, Offer, Parcel, Relay, RelayDown, Timeouts
+from worker.post.replies import Reply, Trouble
 
 Serve = Callable[..., Any]
 

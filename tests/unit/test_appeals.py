@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.appeals import Appeal, AppealErrors, Finding, parse
+from worker.content.appeals import Appeal, AppealErrors, Finding, parse
+from worker.content.versions import Kind
 from worker.errors import WrongUse
-from worker.versions import Kind
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.columns import _KNOWN, _LOOSE, _NAMES, arrange, key, names_addresses
 from worker.errors import WrongUse
+from worker.tables.columns import _KNOWN, _LOOSE, _NAMES, arrange, key, names_addresses
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.decoding import detect
 from worker.errors import WrongUse
+from worker.tables.decoding import detect
 
 LINES = "email,name\nanna@example.org,José Müller\nben@example.org,Zoë\n"
 

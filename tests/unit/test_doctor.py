@@ -9,7 +9,7 @@ import pytest
 
 from worker import broker, doctor, settings
 from worker.errors import Refused, Unavailable, WrongUse
-from worker.parcels import Offer
+from worker.post.parcels import Offer
 
 if TYPE_CHECKING:
     import redis

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.expressions import Holes, NotReadableError, faults, fields, plain, split
-from worker.sandbox import environment
+from worker.content.expressions import Holes, NotReadableError, faults, fields, plain, split
+from worker.content.sandbox import environment
 
 #: Plain stretches and sound Jinja, in any order.
 PIECES = ["{{ name }}", "{{ '}}' }}", '{{ {"a": 1}["a"] }}', "{% if name %}", "{% endif %}", "{# note #}"]

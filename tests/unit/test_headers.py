@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import headers
-from worker.headers import UnfitHeader
+from worker.content import headers
+from worker.content.headers import UnfitHeader
 
 WORD = re.compile(r"=\?utf-8\?[qb]\?[!->@-~]+\?=")
 #: What one line may hold: no controls, no line ends, no lone surrogates; spaces are single.

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.errors import WrongUse
-from worker.lists import Consent, Rejected, Row, cell, read, tidy
+from worker.tables.lists import Consent, Rejected, Row, cell, read, tidy
 
 LISTS = Path(__file__).parents[2] / "lists"
 

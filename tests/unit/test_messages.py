@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker import quoted
 from worker.addresses import parse
-from worker.headers import UnfitHeader
-from worker.messages import Composer, Envelope, Identity
-from worker.rendering import Content
-from worker.weaving import LineWeaver
+from worker.content import quoted
+from worker.content.headers import UnfitHeader
+from worker.content.messages import Composer, Envelope, Identity
+from worker.content.rendering import Content
+from worker.content.weaving import LineWeaver
 
 if TYPE_CHECKING:
     from email.message import Message

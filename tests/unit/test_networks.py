@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.networks import NETWORKS
+from worker.content.networks import NETWORKS
 
 LINK = "https://example.org/a?src=b&c=d#e"
 

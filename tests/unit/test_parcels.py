@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.parcels import Lost, Offer, Parcel, envelope, speakable, stuff, verdict, well_formed, xtext
-from worker.replies import Reply, Trouble
+from worker.post.parcels import Lost, Offer, Parcel, envelope, speakable, stuff, verdict, well_formed, xtext
+from worker.post.replies import Reply, Trouble
 
 #: Several people share the machine: no test fails for being slow.
 CALM = settings(deadline=None)

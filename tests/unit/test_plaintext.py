@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.plaintext import WIDTH, indent, wrap
+from worker.content.plaintext import WIDTH, indent, wrap
 
 words = st.lists(st.text(alphabet="abcё-", min_size=1, max_size=90), min_size=1, max_size=30)
 

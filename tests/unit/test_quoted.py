@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from worker import quoted
+from worker.content import quoted
 
 pieces = st.lists(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=120) | st.text(" \t.=\nFrom é", max_size=160)

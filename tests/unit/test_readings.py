@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.readings import UnclearError, gone, language, moment, yes
+from worker.tables.readings import UnclearError, gone, language, moment, yes
 
 
 @pytest.mark.parametrize(

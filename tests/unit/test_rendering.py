@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import html as lxml_html
 
-from worker.appeals import Appeal, parse
+from worker.content.appeals import Appeal, parse
+from worker.content.look import LookError
+from worker.content.rendering import Look, Organisation, PlainContent, Renderer
+from worker.content.weaving import MissingField
 from worker.errors import Refused
-from worker.look import LookError
-from worker.rendering import Look, Organisation, PlainContent, Renderer
-from worker.weaving import MissingField
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 LOOK = Look({path.name: path.read_text("utf-8") for path in (TEMPLATES / "look").iterdir()})

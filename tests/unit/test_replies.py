@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.replies import FAULTS, GONE, Reply, ReplyError, Trouble, scrub, sender_fault, why
+from worker.post.replies import FAULTS, GONE, Reply, ReplyError, Trouble, scrub, sender_fault, why
 
 #: Several people share the machine: no test fails for being slow.
 CALM = settings(deadline=None)

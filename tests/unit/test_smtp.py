@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.parcels import Lost, Offer, Outcome, Parcel, stuff
-from worker.replies import Reply, ReplyError
-from worker.smtp import MAX_LINE, MAX_LINES, Phase, Replies, Session
+from worker.post.parcels import Lost, Offer, Outcome, Parcel, stuff
+from worker.post.replies import Reply, ReplyError
+from worker.post.smtp import MAX_LINE, MAX_LINES, Phase, Replies, Session
 
 PIPELINED = Offer(pipelining=True)
 LOCK_STEP = Offer()

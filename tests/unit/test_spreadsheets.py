@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.errors import WrongUse
-from worker.spreadsheets import Record, Rejected, cell, read, uncell
+from worker.tables.spreadsheets import Record, Rejected, cell, read, uncell
 
 HEADER = "email,name\n"
 

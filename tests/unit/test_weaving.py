@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from jinja2 import Environment, StrictUndefined
 from premailer import Premailer
 
-from worker.errors import Refused
-from worker.weaving import (
+from worker.content.weaving import (
     HtmlWeaver,
     LineWeaver,
     MissingField,
@@ -24,6 +23,7 @@ from worker.weaving import (
     clean,
     environment,
 )
+from worker.errors import Refused
 
 CSS = """
 p { color: #333; margin: 0 }

@@ -17,7 +17,7 @@ from worker.campaigns import Proof
 from worker.cli import grammar, session, terminal
 from worker.cli.terminal import Column, cell, count
 from worker.deliveries import OPEN, State
-from worker.plans import Campaign
+from worker.store.plans import Campaign
 from worker.wiring import Wiring
 
 app = grammar.commands()

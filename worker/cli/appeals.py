@@ -15,14 +15,14 @@ from typing import Annotated, Any
 
 import typer
 
-from worker import appeals as contents
 from worker import gallery, workspace
-from worker.appeals import AppealErrors, Finding
 from worker.cli import grammar, session, terminal
 from worker.cli.readers import Trial
-from worker.editions import Edition
+from worker.content import appeals as contents
+from worker.content.appeals import AppealErrors, Finding
+from worker.content.editions import Edition
 from worker.errors import WrongUse
-from worker.parcels import Parcel
+from worker.post.parcels import Parcel
 from worker.settings import Settings
 from worker.wiring import Wiring
 

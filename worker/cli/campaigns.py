@@ -11,7 +11,7 @@ from worker import calendar
 from worker.cli import grammar, session, terminal, watching
 from worker.deliveries import State
 from worker.errors import WrongUse
-from worker.plans import Campaign
+from worker.store.plans import Campaign
 from worker.wiring import Wiring
 
 app = grammar.commands()

@@ -15,12 +15,12 @@ from typing import Annotated
 
 import typer
 
-from worker import lists as recipients
-from worker import readings
 from worker.cli import completion, grammar, incoming, session, terminal
 from worker.errors import Refused, WrongUse
 from worker.imports import Rejects, Result, Target
-from worker.lists import Consent, Rejected, Row
+from worker.tables import lists as recipients
+from worker.tables import readings
+from worker.tables.lists import Consent, Rejected, Row
 
 app = grammar.commands("lists", "tocsin lists", "tocsin lists import supporters.csv --list supporters")
 

@@ -12,15 +12,15 @@ from functools import cached_property
 
 from worker import addresses
 from worker.addresses import Address
-from worker.appeals import Appeal, parse
-from worker.editions import Edition, Printer
+from worker.content.appeals import Appeal, parse
+from worker.content.editions import Edition, Printer
+from worker.content.expressions import RESERVED
+from worker.content.weaving import MissingField
 from worker.errors import Refused
-from worker.expressions import RESERVED
 from worker.feedback import TEST
-from worker.parcels import Parcel
+from worker.post.parcels import Parcel
 from worker.sealing import Keyring, Person
 from worker.tokens import Marks
-from worker.weaving import MissingField
 
 _ADDRESS = addresses.parse("sam@example.org")
 _NAMES = {"name": "Sam Example", "first_name": "Sam", "last_name": "Example"}

@@ -10,13 +10,14 @@ from typing import Annotated
 
 import typer
 
-from worker import appeals, calendar, sections
+from worker import calendar, sections
 from worker.campaigns import Plan
 from worker.cli import accounts, completion, grammar, session, statuses, terminal, trying, watching
-from worker.editions import Edition
+from worker.content import appeals
+from worker.content.editions import Edition
 from worker.errors import Refused, Unavailable, WrongUse
 from worker.planning import Order
-from worker.plans import Campaign
+from worker.store.plans import Campaign
 from worker.wiring import Wiring
 
 app = grammar.commands()
@@ -92,7 +93,8 @@ class _Manner:
 
 
 def _send(tocsin: Wiring, order: Order, manner: _Manner) -> int:
-    plan = tocsin.planner.plan(order)
+    with terminal.busy("Trying the appeal on everybody on these lists…"):
+        plan = tocsin.planner.plan(order)
     told = _facts(plan, order)
     if not manner.as_json:
         _show(plan, order)

@@ -16,7 +16,7 @@ from worker.campaigns import Proof
 from worker.cli import completion, grammar, session, terminal, watching
 from worker.cli.terminal import Column, count
 from worker.deliveries import State
-from worker.plans import Campaign
+from worker.store.plans import Campaign
 from worker.wiring import Wiring
 
 app = grammar.commands()

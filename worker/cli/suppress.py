@@ -15,7 +15,7 @@ from worker.addresses import Address, AddressError
 from worker.cli import completion, grammar, incoming, session, suppressed, terminal
 from worker.cli.terminal import Column, count
 from worker.errors import Refused, WrongUse
-from worker.suppressions import EVERYTHING, Suppression, list_scope
+from worker.store.suppressions import EVERYTHING, Suppression, list_scope
 from worker.wiring import Wiring
 
 app = grammar.commands(

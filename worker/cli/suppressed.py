@@ -17,12 +17,12 @@ from typing import TextIO, TypeAlias
 from worker import addresses
 from worker.addresses import AddressError
 from worker.cli import incoming, terminal
-from worker.columns import arrange, names_addresses
 from worker.errors import WrongUse
 from worker.sealing import ADDRESS_KEY_BYTES
-from worker.spreadsheets import Record, Rejected, Sheet
-from worker.spreadsheets import read as read_sheet
-from worker.suppressions import EVERYTHING, Suppression, list_scope
+from worker.store.suppressions import EVERYTHING, Suppression, list_scope
+from worker.tables.columns import arrange, names_addresses
+from worker.tables.spreadsheets import Record, Rejected, Sheet
+from worker.tables.spreadsheets import read as read_sheet
 from worker.wiring import Wiring
 
 #: Scopes by how the store has them, and what they are called.

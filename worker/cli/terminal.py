@@ -4,6 +4,7 @@ Owns the one way out to the screen. Colours and bars appear on a terminal only (
 names, subjects and replies are hostile and are cleaned here. Refuses: to know what any of it means.
 """
 
+import contextlib
 import datetime as dt
 import io
 import json
@@ -164,6 +165,12 @@ def iso(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
+
+
+def busy(doing: str) -> contextlib.AbstractContextManager[object]:
+    """Show on a terminal that something takes its time while the block runs."""
+    console = err()
+    return console.status(Text(doing, FAINT)) if console.is_terminal else contextlib.nullcontext()
 
 
 def ask(question: str, *, agreed: bool) -> None:

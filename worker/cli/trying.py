@@ -12,9 +12,9 @@ from worker.addresses import Address, AddressError
 from worker.cli import session, terminal
 from worker.cli.readers import Trial
 from worker.errors import Refused, Unavailable, WrongUse
-from worker.parcels import Lost, Parcel
-from worker.replies import Reply, scrub
-from worker.suppressions import EVERYTHING
+from worker.post.parcels import Lost, Parcel
+from worker.post.replies import Reply, scrub
+from worker.store.suppressions import EVERYTHING
 from worker.wiring import Wiring
 
 _SUBJECT = re.compile(rb"^Subject: ", re.MULTILINE | re.IGNORECASE)

@@ -3,6 +3,7 @@
 Owns how often the store is asked. Refuses: to change anything; whoever stops watching stops nothing else.
 """
 
+import datetime as dt
 import time
 from collections.abc import Callable
 
@@ -17,11 +18,13 @@ from worker.campaigns import Proof
 from worker.cli import terminal
 from worker.cli.terminal import count
 from worker.deliveries import OPEN, State
-from worker.plans import Campaign
+from worker.store.plans import Campaign
 from worker.wiring import Wiring
 
 #: Seconds between two looks; and at least this many times what a look costs, so that watching never slows.
 _LOOK, _TIMES_ITS_COST = 0.5, 10
+#: Seconds to look before guessing how long the rest will take.
+_LEARNING = 3.0
 
 
 def ended(proof: Proof) -> bool:
@@ -45,9 +48,10 @@ def follow(tocsin: Wiring, name: str, *, expected: int = 0) -> Proof:
         if not console.is_terminal:
             return _each_look(tocsin, name, _Lines(console).show)
         with Live(console=console, transient=True, auto_refresh=False) as live:
-            return _each_look(tocsin, name, lambda proof: live.update(_view(proof, expected), refresh=True))
+            bar = _Bar(expected)
+            return _each_look(tocsin, name, lambda proof: live.update(bar.view(proof), refresh=True))
     except KeyboardInterrupt as stop:
-        raise terminal.Stopped(f"stopped watching; {name} goes on") from stop
+        raise terminal.Stopped(f"stopped watching; {name} is left to itself") from stop
 
 
 def _each_look(tocsin: Wiring, name: str, show: Callable[[Proof], None]) -> Proof:
@@ -82,15 +86,33 @@ def standing(campaign: Campaign) -> str:
     return f"{line} ({campaign.notice})" if campaign.notice else line
 
 
-def _view(proof: Proof, expected: int) -> Group:
-    total = proof.campaign.audience or max(expected, sum(proof.by_state.values()))
-    done = sum(proof.by_state.values()) - proof.open
-    bar = Table.grid(padding=(0, 1), expand=True)
-    bar.add_column(ratio=1)
-    bar.add_column(no_wrap=True)
-    bar.add_row(ProgressBar(total=total or 1, completed=done), f"{count(done)} of {count(total)}")
-    notice = Text(terminal.clean(standing(proof.campaign)), "yellow" if proof.campaign.notice else "bold")
-    return Group(notice, bar, Text(counts(proof), "dim"))
+class _Bar:
+    """What is shown on a terminal: how it stands, a bar with the time left, the counts."""
+
+    def __init__(self, expected: int) -> None:
+        self._expected = expected
+        #: When we began to look, and how many were done by then.
+        self._began: tuple[float, int] | None = None
+
+    def view(self, proof: Proof) -> Group:
+        total = proof.campaign.audience or max(self._expected, sum(proof.by_state.values()))
+        done = sum(proof.by_state.values()) - proof.open
+        bar = Table.grid(padding=(0, 1), expand=True)
+        bar.add_column(ratio=1)
+        bar.add_column(no_wrap=True)
+        told = f"{count(done)} of {count(total)}{self._left(done, total) if proof.campaign.state == 'running' else ''}"
+        bar.add_row(ProgressBar(total=total or 1, completed=done), told)
+        notice = Text(terminal.clean(standing(proof.campaign)), "yellow" if proof.campaign.notice else "bold")
+        return Group(notice, bar, Text(counts(proof), "dim"))
+
+    def _left(self, done: int, total: int) -> str:
+        """Guess the time that is left from what was done since we began to look."""
+        now = time.monotonic()
+        began, at_first = self._began = self._began or (now, done)
+        if done <= at_first or done >= total or now - began < _LEARNING:
+            return ""
+        seconds = (total - done) * (now - began) / (done - at_first)
+        return f", {dt.timedelta(seconds=round(seconds))} left"
 
 
 def counts(proof: Proof) -> str:

@@ -13,11 +13,11 @@ import typer
 
 from worker import broker, doctor, workspace
 from worker.cli import grammar, session, terminal
-from worker.database import Database
 from worker.doctor import Check
 from worker.errors import TocsinError, Unavailable
 from worker.sealing import Keyring
 from worker.settings import Settings
+from worker.store.database import Database
 from worker.wiring import Wiring
 
 app = grammar.commands()

@@ -1,0 +1,134 @@
+"""What a campaign sends, frozen: appeal, look, who asks and under which names; and the mails made from it.
+
+Owns the one JSON form that is stored and digested, so that an edit on disk after the launch changes nothing.
+Refuses: reading files or settings (the edge hands them in), and sending the open form to somebody discreet.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from email.utils import formatdate
+
+from worker.content.appeals import parse
+from worker.content.messages import Composer, Envelope, Identity
+from worker.content.rendering import Look, Organisation, PlainContent, Renderer
+from worker.post.parcels import Parcel
+from worker.sealing import Person
+from worker.tokens import Marks, Purpose
+
+#: Where opt-out links lead under a form's web host (web.PATH).
+OPT_OUT_PATH = "/o/"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One way to appear: the open one, or the neutral one for people who must not be seen to get it."""
+
+    identity: Identity
+    base_url: str  #: of the pages, without a slash at the end
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """Everything that decides what a mail of one campaign says."""
+
+    slug: str
+    appeal: Mapping[str, str]  #: the appeal's files by name
+    look: Mapping[str, str]  #: the look's files by name
+    organisation: Organisation
+    open: Form
+    discreet: Form | None  #: None: discreet people are not written to
+
+    def to_json(self) -> str:
+        """Return the stored form; the same edition gives the same text."""
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Edition":
+        """Read what `to_json` wrote."""
+        facts = json.loads(text)
+        return cls(
+            slug=facts["slug"],
+            appeal=facts["appeal"],
+            look=facts["look"],
+            organisation=Organisation(**facts["organisation"]),
+            open=_form(facts["open"]),
+            discreet=_form(facts["discreet"]) if facts["discreet"] else None,
+        )
+
+    def renderer(self) -> Renderer:
+        """Parse the appeal and put it into the look; AppealErrors lists what is wrong in it."""
+        return Renderer(parse(self.slug, self.appeal), Look(self.look), self.organisation)
+
+
+class Printer:
+    """Makes the mails of one campaign from its edition."""
+
+    def __init__(self, edition: Edition, marks: Marks, campaign_ref: str) -> None:
+        """Prepare what every mail shares; `campaign_ref` stands in Feedback-ID and names nobody."""
+        self._renderer = edition.renderer()
+        self._marks = marks
+        self._forms = {
+            discreet: (form, Composer(form.identity, campaign_ref))
+            for discreet, form in ((False, edition.open), (True, edition.discreet))
+            if form is not None
+        }
+        self._dates = _Dates()
+
+    def parcel(self, delivery_id: int, person: Person, now: float) -> Parcel | None:
+        """Return one person's mail and envelope; None when only a form that there is not would do.
+
+        The same delivery always has the same Message-ID, return path and links (RFC 5322 section 3.6.4).
+        """
+        found = self._forms.get(person.discreet)
+        if found is None:
+            return None
+        form, composer = found
+        opt_out = self._marks.mark(Purpose.OPT_OUT, delivery_id)
+        envelope = Envelope(
+            recipient=person.address,
+            name=person.name,
+            message_mark=self._marks.mark(Purpose.MESSAGE, delivery_id),
+            bounce_mark=self._marks.mark(Purpose.BOUNCE, delivery_id),
+            opt_out_mark=opt_out,
+            opt_out_url=form.base_url + OPT_OUT_PATH + opt_out,
+        )
+        content = self._renderer.render(
+            person.language, person.discreet, values(person, envelope.opt_out_url)
+        )
+        return Parcel(
+            id=delivery_id,
+            sender=composer.return_path(envelope),
+            recipient=person.address.spec,
+            data=composer.compose(content, envelope, self._dates.at(now)),
+            envid=envelope.bounce_mark,
+            smtputf8=person.address.needs_smtputf8,
+        )
+
+    def shown(self, person: Person, opt_out_url: str) -> PlainContent:
+        """Return what a person would read, for a preview or a check."""
+        return self._renderer.render_plain(person.language, person.discreet, values(person, opt_out_url))
+
+
+def values(person: Person, opt_out_url: str) -> Mapping[str, str]:
+    """Return what an appeal's Jinja may ask for about a person."""
+    return {"name": person.name, **person.fields, "opt_out_url": opt_out_url}
+
+
+class _Dates:
+    """The Date header, made once a second (RFC 5322 section 3.3); UTC tells nothing of where we are."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def at(self, now: float) -> str:
+        if int(now) != self._second:
+            self._second = int(now)
+            # "+0000": UTC; "-0000" would say that we do not know our zone (RFC 5322 section 3.3).
+            self._text = formatdate(self._second).replace("-0000", "+0000")
+        return self._text
+
+
+def _form(facts: Mapping[str, object]) -> Form:
+    return Form(Identity(**facts["identity"]), str(facts["base_url"]))  # type: ignore[arg-type]  # our own JSON

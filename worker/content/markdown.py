@@ -1,0 +1,126 @@
+"""An appeal's body: Markdown read once, written as HTML and as plain text with the same links.
+
+Jinja in the body is hidden by the caller (`expressions.Holes`), so a body here is words and Markdown only.
+Refuses: HTML in Markdown (shown as text, and a fault), pictures, and a first-level heading, which is the
+mail's own headline.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final
+
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
+from markdown_it.renderer import RendererProtocol
+from markdown_it.rules_block import StateBlock
+from markdown_it.token import Token
+from markdown_it.tree import SyntaxTreeNode
+
+from worker.content.plaintext import write
+
+_NO_STATEMENTS: Final = re.compile(r"(?!)")
+#: Blocks that a line of statements ends, as it would if it were HTML.
+_ENDED_BY_STATEMENTS: Final = ["paragraph", "reference", "blockquote", "list"]
+
+
+def _statement(pattern: re.Pattern[str], state: StateBlock, line: int, _end: int, silent: bool) -> bool:  # noqa: FBT001 - the signature of a markdown-it rule
+    """Read a line of Jinja statements as a block of its own, so that no empty paragraph is left of it."""
+    text = state.src[state.bMarks[line] + state.tShift[line] : state.eMarks[line]].rstrip()
+    if state.is_code_block(line) or not pattern.fullmatch(text):
+        return False
+    if not silent:
+        state.line = line + 1
+        token = state.push("statement", "", 0)
+        token.map, token.content = [line, line + 1], text
+    return True
+
+
+def _escaped(_self: RendererProtocol, tokens: Sequence[Token], index: int, _options: Any, _env: Any) -> str:  # noqa: ANN401 - markdown-it's own types
+    return escapeHtml(tokens[index].content)
+
+
+def _verbatim(_self: RendererProtocol, tokens: Sequence[Token], index: int, _options: Any, _env: Any) -> str:  # noqa: ANN401 - markdown-it's own types
+    return tokens[index].content
+
+
+class _Parser(MarkdownIt):
+    """Makes links of every scheme, so that the check sees them; else `javascript:` would be left as text."""
+
+    def validateLink(self, url: str) -> bool:  # noqa: ARG002, N802 - markdown-it's own name
+        return True
+
+
+def _parser(statements: re.Pattern[str]) -> MarkdownIt:
+    # HTML is recognised in order to be refused, and escaped if it comes this far.
+    parser = _Parser("commonmark", {"html": True})
+    parser.block.ruler.before(
+        "fence", "statement", partial(_statement, statements), {"alt": _ENDED_BY_STATEMENTS}
+    )
+    parser.add_render_rule("html_inline", _escaped)
+    parser.add_render_rule("html_block", _escaped)
+    parser.add_render_rule("statement", _verbatim)
+    return parser
+
+
+class Document:
+    """One body, parsed."""
+
+    def __init__(
+        self,
+        source: str,
+        statements: re.Pattern[str] = _NO_STATEMENTS,
+        links: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Take the Markdown, what a line of hidden statements looks like, and links to put for others."""
+        self._parser = _parser(statements)
+        self._tokens = self._parser.parse(source)
+        for _, token in self._lined():
+            if token.type == "link_open":
+                href = str(token.attrs["href"])
+                token.attrs["href"] = links.get(href, href)
+
+    def faults(self) -> Iterator[tuple[int, str]]:
+        """Yield the line (from 1) and one sentence for everything a mail cannot hold."""
+        if not self._tokens:
+            yield 1, "the body is empty"
+        level = 1
+        for line, token in self._lined():
+            if token.type in {"html_inline", "html_block"}:
+                yield line, f"HTML is not read here, only Markdown: {token.content.strip()[:40]}"
+            elif token.type == "image":
+                yield line, "pictures are not supported: one from a server would tell it who reads"
+            elif token.type == "heading_open":
+                yield from ((line, fault) for fault in _heading_faults(int(token.tag[1]), level))
+                level = int(token.tag[1])
+
+    def links(self) -> Iterator[tuple[int, str]]:
+        """Yield the line (from 1) and target of every link."""
+        for line, token in self._lined():
+            if token.type == "link_open":
+                yield line, str(token.attrs["href"])
+
+    def html(self) -> str:
+        """Write the body as HTML."""
+        return str(self._parser.renderer.render(self._tokens, self._parser.options, {}))
+
+    def text(self, width: int) -> str:
+        """Write the body as plain text."""
+        return write(SyntaxTreeNode(self._tokens), width)
+
+    def _lined(self) -> Iterator[tuple[int, Token]]:
+        line = 1
+        for token in self._tokens:
+            line = token.map[0] + 1 if token.map else line
+            yield line, token
+            for child in token.children or ():
+                yield line, child
+                line += child.type in {"softbreak", "hardbreak"}
+
+
+def _heading_faults(level: int, above: int) -> Iterator[str]:
+    if level == 1:
+        yield 'begin headings with "##": the headline above them is the mail\'s own'
+    elif level > above + 1:
+        yield f"a heading of level {level} follows one of level {above}: screen readers lose their way"

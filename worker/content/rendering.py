@@ -1,0 +1,149 @@
+"""Rendering: an appeal and a look into what one person is sent.
+
+Two stages. The look is rendered once per language and form, with the author's Jinja hidden in it; that gives
+the sources which the weavers fill in for each person in microseconds. Refuses: to let a charity's name or an
+action's words be read as Jinja, and to show the open form where the discreet one was asked for.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+from jinja2 import TemplateError
+
+from worker.content import expressions
+from worker.content.appeals import Appeal
+from worker.content.look import Look, Press
+from worker.content.sheets import Organisation, Sheet, lay_out
+from worker.content.weaving import HtmlWeaver, LineWeaver, TextWeaver
+from worker.errors import Refused
+
+__all__ = ["Content", "Look", "Organisation", "PlainContent", "Renderer", "UnfillableError"]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What one person is sent, ready for a message."""
+
+    #: which of the appeal's languages it is in
+    language: str
+    #: one line
+    subject: str
+    #: the display name it comes from, one line
+    sender_name: str
+    #: the HTML part, quoted-printable, CRLF
+    html: bytes
+    #: the text part, likewise
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PlainContent:
+    """The same before it is encoded, for a preview."""
+
+    #: which of the appeal's languages it is in
+    language: str
+    #: one line
+    subject: str
+    #: the display name it comes from, one line
+    sender_name: str
+    #: the line that mailbox lists show after the subject
+    preheader: str
+    #: the HTML part
+    html: str
+    #: the text part
+    text: str
+
+
+class UnfillableError(Refused):
+    """The appeal's own Jinja fails on one person's values, as in `{{ age + 1 }}` where an age is a text."""
+
+
+@contextmanager
+def _filling() -> Iterator[None]:
+    """Translate what the author's Jinja can raise; only its kind is told."""
+    try:
+        yield
+    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UnfillableError(
+            f"the appeal's text cannot be filled in for this person ({type(error).__name__})",
+            remedy="try the expressions in its {{ }} and {% %} with a preview",
+        ) from None  # the error's own message may hold the person's value, and would reach the log
+
+
+class Renderer:
+    """One appeal in one look, for any number of people. Forms are made when first asked for, then kept."""
+
+    def __init__(self, appeal: Appeal, look: Look, organisation: Organisation) -> None:
+        """Take the appeal, the look (LookError if it is not whole) and who asks."""
+        self._appeal = appeal
+        self._press = Press(look)
+        self._organisation = organisation
+        self._forms: dict[tuple[str, bool], _Form] = {}
+
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        """The fields of a person that the appeal uses, in any language."""
+        texts = (text for version in self._appeal.languages.values() for text in version.texts())
+        return frozenset().union(*map(expressions.fields, texts))
+
+    def render(self, language: str, discreet: bool, values: Mapping[str, str]) -> Content:  # noqa: FBT001 - a fact about the person
+        """Return what one person is sent.
+
+        Args:
+            language: the reader's; the appeal's nearest one is used.
+            discreet: whether nothing may tell before it is opened.
+            values: fields of the person, and `opt_out_url`.
+
+        Raises:
+            MissingField: the appeal uses a field that this person lacks, without a fallback.
+            UnfillableError: the appeal does something with a field that this person's value does not allow.
+        """
+        form, present = self._form(language, discreet), _present(values)
+        with _filling():
+            return Content(
+                language=form.language,
+                subject=form.subject.weave(present),
+                sender_name=form.sender,
+                html=form.html.weave(present),
+                text=form.text.weave(present),
+            )
+
+    def render_plain(self, language: str, discreet: bool, values: Mapping[str, str]) -> PlainContent:  # noqa: FBT001 - a fact about the person
+        """Return the same unencoded, and by the slow road: Jinja, then premailer."""
+        form, present = self._form(language, discreet), _present(values)
+        with _filling():
+            return PlainContent(
+                language=form.language,
+                subject=form.subject.weave(present),
+                sender_name=form.sender,
+                preheader=form.preheader.weave(present),
+                html=form.html.plain(present),
+                text=form.text.plain(present),
+            )
+
+    def _form(self, language: str, discreet: bool) -> "_Form":  # noqa: FBT001 - a fact about the person
+        chosen = self._appeal.language_for(language)
+        if (chosen, discreet) not in self._forms:
+            version = self._appeal.languages[chosen]
+            sheet = lay_out(self._press, self._organisation, chosen, version, discreet=discreet)
+            self._forms[chosen, discreet] = _Form(sheet)
+        return self._forms[chosen, discreet]
+
+
+class _Form:
+    """One sheet with the weavers that fill it in."""
+
+    def __init__(self, sheet: Sheet) -> None:
+        self.language = sheet.language
+        self.sender = sheet.sender
+        self.subject = LineWeaver(sheet.subject)
+        self.preheader = LineWeaver(sheet.preheader)
+        self.html = HtmlWeaver(sheet.html)
+        self.text = TextWeaver(sheet.text)
+
+
+def _present(values: Mapping[str, str]) -> dict[str, object]:
+    """Leave out empty values, so that `default("friend")` stands in for them too."""
+    return {name: value for name, value in values.items() if value}

@@ -1,0 +1,180 @@
+"""A sheet: one language and form of an appeal laid out in the look, with what differs per person left open.
+
+The first of two stages. The author's Jinja goes through Markdown and the look as inert words and comes back
+at the end; every other brace is data by then. Refuses: ready share texts in the discreet form, since each
+would write the appeal's words into a link.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from markupsafe import Markup
+
+from worker.content import links
+from worker.content.expressions import RESERVED, Holes
+from worker.content.look import Press, direction
+from worker.content.markdown import Document
+from worker.content.networks import NETWORKS
+from worker.content.plaintext import WIDTH
+from worker.content.versions import Action, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Organisation:
+    """Who asks, as the footer tells it. Each is plain text; all but the name may be ""."""
+
+    #: its name
+    name: str
+    #: a street address, over one line or several
+    postal_address: str
+    #: the line that names it as a registered charity
+    registration: str
+    #: its website
+    website: str
+    #: its privacy notice
+    privacy_url: str
+
+    def texts(self) -> tuple[str, ...]:
+        """Return every text."""
+        return (self.name, self.postal_address, self.registration, self.website, self.privacy_url)
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """What the weavers fill in. All but language and sender are Jinja sources."""
+
+    #: the appeal's language it is in
+    language: str
+    #: the display name it comes from: plain text
+    sender: str
+    #: one line
+    subject: str
+    #: one line
+    preheader: str
+    #: the HTML part, before CSS is inlined
+    html: str
+    #: the text part
+    text: str
+
+
+def lay_out(
+    press: Press, organisation: Organisation, language: str, version: Version, *, discreet: bool
+) -> Sheet:
+    """Lay out one version of an appeal in its open or discreet form.
+
+    Raises:
+        LookError: a layout cannot be rendered.
+    """
+    return _Draft(press, organisation, language, version).sheet(discreet=discreet)
+
+
+@dataclass(frozen=True, slots=True)
+class _Face:
+    """What shows of a mail before it is opened, and its headline, with Jinja hidden."""
+
+    sender: str
+    subject: str
+    preheader: str
+    headline: str
+
+
+class _Draft:
+    """One sheet in the making."""
+
+    def __init__(self, press: Press, organisation: Organisation, language: str, version: Version) -> None:
+        self._press, self._organisation = press, organisation
+        self._language, self._version = language, version
+        self._words_language, self._words = press.words(language)
+        self._holes = Holes([*version.texts(), *organisation.texts(), *press.texts()])
+
+    def sheet(self, *, discreet: bool) -> Sheet:
+        face = self._discreet_face() if discreet else self._open_face()
+        links_put = self._version.discreet.links if discreet and self._version.discreet else {}
+        body = self._body(links_put)
+        context = {
+            **asdict(face),
+            **self._around(),
+            "opening": self._words["discreet_opening"] if discreet else "",
+            "actions": [self._action(one, links_put, shared=not discreet) for one in self._version.actions],
+        }
+        html = self._press.render("layout.html", self._language, {**context, "body": Markup(body.html())})  # noqa: S704 - our own Markdown's output, HTML in it escaped
+        text = self._press.render("layout.txt", self._language, {**context, "body": body.text(WIDTH)})
+        restore = self._holes.restore
+        return Sheet(
+            language=self._language,
+            sender=face.sender,
+            subject=restore(face.subject),
+            preheader=restore(face.preheader),
+            html=restore(html),
+            text=restore(text),
+        )
+
+    def _open_face(self) -> _Face:
+        version, hide = self._version, self._holes.hide
+        return _Face(
+            sender=version.sender or self._organisation.name,
+            subject=hide(version.subject),
+            preheader=hide(version.preheader),
+            headline=hide(version.headline or version.subject),
+        )
+
+    def _discreet_face(self) -> _Face:
+        """Return the version's own, or the look's neutral words: never the open ones."""
+        discreet, words, hide = self._version.discreet, self._words, self._holes.hide
+        if discreet is None:
+            subject = words["discreet_subject"]
+            return _Face(words["discreet_sender"], subject, words["discreet_preheader"], subject)
+        return _Face(
+            sender=discreet.sender,
+            subject=hide(discreet.subject),
+            preheader=hide(discreet.preheader),
+            headline=hide(discreet.headline or discreet.subject),
+        )
+
+    def _around(self) -> dict[str, object]:
+        """Return what both forms have."""
+        version, words, hide = self._version, self._words, self._holes.hide
+        return {
+            "content_warning": hide(version.content_warning),
+            "question": hide(version.question) or words["question"],
+            "reason": hide(version.reason) or self._default_reason(),
+            "organisation": self._organisation,
+            "words": words,
+            "words_language": self._words_language,
+            "words_dir": direction(self._words_language),
+            "mail": {name: hide(f"{{{{ {name} }}}}") for name in RESERVED},
+            "later": hide,
+        }
+
+    def _default_reason(self) -> str:
+        return self._words["reason"].replace("%(organisation)s", self._organisation.name)
+
+    def _body(self, links_put: Mapping[str, str]) -> Document:
+        hide = self._holes.hide
+        hidden = {hide(link): hide(other) for link, other in links_put.items()}
+        return Document(hide(self._version.body), self._holes.statements, hidden)
+
+    def _action(self, action: Action, links_put: Mapping[str, str], *, shared: bool) -> dict[str, object]:
+        hide, link = self._holes.hide, links.normal(action.link)
+        posts = [
+            {
+                "label": NETWORKS[slug].label or self._words[f"network_{slug}"],
+                "text": text,
+                "url": NETWORKS[slug].share(text, link),
+            }
+            for slug, text in action.share.items()
+            if shared
+        ]
+        return {
+            "main": action.main,
+            "text": hide(action.text),
+            "link": hide(links_put.get(link, link)),
+            "button": hide(action.button) or self._words[f"button_{action.kind}"],
+            "note": hide(action.note),
+            "content_warning": hide(action.content_warning),
+            "posts": posts,
+            "texts": {
+                text: [post["label"] for post in posts if post["text"] == text]
+                for text in dict.fromkeys(post["text"] for post in posts)
+            },
+        }

@@ -1,0 +1,1 @@
+"""What is known: the tables, and the adapters that are the only ones to touch them."""

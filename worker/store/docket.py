@@ -1,0 +1,88 @@
+"""Which batches are to be taken next: rung, cancelled, opened again.
+
+Owns the batches that nobody has in hand. Refuses: touching what somebody has (ledger), and ringing itself
+(the queue does; here is only written down that it was asked to).
+"""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from worker.deliveries import State
+from worker.store.database import Database
+from worker.store.schema import batches, campaigns, deliveries
+
+
+class Docket:
+    """The batches that wait, in the store."""
+
+    def __init__(self, database: Database) -> None:
+        """Keep the database; nothing is opened yet."""
+        self._database = database
+
+    def ring(self, now: float, *, limit: int, lost_before: float) -> Sequence[int]:
+        """Stamp and return batches whose doorbell should ring: due, free, and not rung since `lost_before`.
+
+        Stamped in the same transaction, so that several sweepers ring once.
+        """
+        due = (
+            sa.select(batches.c.id)
+            .join(campaigns, campaigns.c.id == batches.c.campaign_id)
+            .where(
+                batches.c.done == 0,
+                batches.c.due_at <= now,
+                batches.c.lease_id.is_(None),
+                sa.or_(batches.c.rung_at.is_(None), batches.c.rung_at < lost_before),
+                campaigns.c.state == "running",
+            )
+            .order_by(batches.c.due_at, batches.c.id)
+            .limit(limit)
+            .with_for_update(of=batches, skip_locked=True)
+        )
+        with self._database.write() as connection:
+            found = list(connection.execute(due).scalars())
+            if found:
+                connection.execute(sa.update(batches).where(batches.c.id.in_(found)).values(rung_at=now))
+        return found
+
+    def rung(self, since: float) -> int:
+        """Return how many batches have been rung since then and not yet been taken."""
+        query = sa.select(sa.func.count()).where(
+            batches.c.done == 0, batches.c.lease_id.is_(None), batches.c.rung_at >= since
+        )
+        with self._database.read() as connection:
+            return connection.execute(query).scalar_one()
+
+    def cancel(self, campaign_id: int, now: float) -> int:
+        """Skip everything that waits; what is in hand is closed when it is given back."""
+        with self._database.write() as connection:
+            skipped = connection.execute(
+                sa.update(deliveries)
+                .where(
+                    deliveries.c.campaign_id == campaign_id, deliveries.c.state.in_(("queued", "deferred"))
+                )
+                .values(state=State.SKIPPED, reason="cancelled", settled_at=now)
+            ).rowcount
+            connection.execute(
+                sa.update(batches)
+                .where(batches.c.campaign_id == campaign_id, batches.c.lease_id.is_(None))
+                .values(done=1)
+            )
+        return skipped
+
+    def reopen(self, campaign_id: int, states: Sequence[State], now: float) -> int:
+        """Queue again exactly the deliveries that ended in these states, with all their attempts."""
+        ended = deliveries.c.campaign_id == campaign_id, deliveries.c.state.in_(states)
+        with self._database.write() as connection:
+            touched = sa.select(deliveries.c.batch_id).where(*ended).distinct()
+            ids = list(connection.execute(touched).scalars())
+            opened = connection.execute(
+                sa.update(deliveries)
+                .where(*ended)
+                .values(state=State.QUEUED, reason="", attempts=0, due_at=0.0, lease_id=None, settled_at=None)
+            ).rowcount
+            if ids:
+                connection.execute(
+                    sa.update(batches).where(batches.c.id.in_(ids)).values(done=0, due_at=now, rung_at=None)
+                )
+        return opened

@@ -1,0 +1,386 @@
+"""What is in whose hands and how it ended: lease, take, settle, give back, recover.
+
+Owns every write to a delivery that is being sent. Each function is one transaction,
+and each write names its lease (the fence): an owner who wakes up late changes nothing that has moved on.
+Refuses: deciding what a reply means (deliveries), talking SMTP, and holding a transaction open meanwhile.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from worker.deliveries import State
+from worker.store.database import Database
+from worker.store.schema import batches, campaigns, deliveries, leases, people
+from worker.store.suppressions import suppressed
+
+#: How long a batch rests when all that is left of it is in the hands of a stalled owner.
+STALLED_SECONDS = 15.0
+
+_OPEN = ("queued", "sending", "deferred")
+_WAITING = ("queued", "deferred")
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A batch in one process's hands, until a time."""
+
+    id: int  #: the fence: unique over all batches and times
+    batch_id: int
+    campaign_id: int
+    until: float  #: UTC seconds; past it others may take the rest of the batch
+    deadline: float | None = None  #: UTC seconds; nothing is begun after it
+    noticed: bool = False  #: the campaign carries a notice that a success would clear
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One delivery that is durably "sending" in our hands."""
+
+    id: int
+    person_id: int
+    address_key: bytes
+    sealed: bytes  #: the person's sealed record
+    attempts: int  #: tries already used
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one delivery goes on, as it is to be written down."""
+
+    id: int
+    state: State
+    reason: str = ""
+    due_at: float = 0.0
+    tried: bool = True  #: whether this used up an attempt
+    code: int | None = None
+    status: str | None = None
+    text: str | None = None  #: scrubbed
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a claim gave: deliveries in hand, or the reason why there are none."""
+
+    claimed: Sequence[Claimed]
+    halt: str = ""  #: "" | "empty" | "lost" (the lease is not ours any more) | the campaign's state
+    until: float = 0.0  #: the renewed end of the lease
+
+
+class Ledger:
+    """The deliveries of every campaign, in the store."""
+
+    def __init__(self, database: Database) -> None:
+        """Keep the database; nothing is opened yet."""
+        self._database = database
+
+    # -- a batch in hand ---------------------------------------------------------------------------
+
+    def lease(self, batch_id: int, owner: str, now: float, until: float) -> Lease | None:
+        """Take a batch in hand if it is open, due, free and its campaign runs; else None.
+
+        A doubled task therefore finds nothing to claim.
+        """
+        with self._database.write() as connection:
+            found = connection.execute(
+                sa.select(batches.c.campaign_id, campaigns.c.not_after, campaigns.c.notice)
+                .join(campaigns, campaigns.c.id == batches.c.campaign_id)
+                .where(
+                    batches.c.id == batch_id,
+                    batches.c.done == 0,
+                    batches.c.lease_id.is_(None),
+                    batches.c.due_at <= now,
+                    campaigns.c.state == "running",
+                )
+                .with_for_update(of=batches, skip_locked=True)
+            ).one_or_none()
+            if found is None:
+                return None
+            lease_id = connection.execute(
+                sa.insert(leases).values(batch_id=batch_id, owner=owner, until=until).returning(leases.c.id)
+            ).scalar_one()
+            connection.execute(sa.update(batches).where(batches.c.id == batch_id).values(lease_id=lease_id))
+        return Lease(lease_id, batch_id, found.campaign_id, until, found.not_after, bool(found.notice))
+
+    def advance(
+        self, lease: Lease, outcomes: Sequence[Outcome], limit: int, now: float, until: float
+    ) -> Taken:
+        """Settle what is known, renew the lease and take up to `limit` more, in one transaction.
+
+        Inside it, before anything is taken: is the lease still ours, does the campaign still run, has its
+        deadline passed, who has been suppressed since the launch, who has been erased.
+        """
+        with self._database.write() as connection:
+            _settle(connection, lease.id, outcomes, now)
+            if not _renew(connection, lease, until):
+                return Taken((), "lost")
+            campaign = connection.execute(
+                sa.select(campaigns.c.state, campaigns.c.not_after).where(campaigns.c.id == lease.campaign_id)
+            ).one()
+            if campaign.state != "running":
+                return Taken((), campaign.state, until)
+            if campaign.not_after is not None and now >= campaign.not_after:
+                _close_waiting(connection, lease.batch_id, State.EXPIRED, "deadline", now)
+            _skip_suppressed(connection, lease, now)
+            claimed = _claim(connection, lease, limit, now)
+        return Taken(claimed, "" if claimed else "empty", until)
+
+    def recheck(self, lease: Lease, now: float) -> tuple[str, set[int]]:
+        """Return (why to stop, or ""; the deliveries in hand whose person has said no). Reads only.
+
+        Asked a few times a second while a chunk is in hand: a slow pace must not make a "no" wait.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(
+                sa.select(campaigns.c.state, campaigns.c.not_after, batches.c.lease_id)
+                .join(batches, batches.c.campaign_id == campaigns.c.id)
+                .where(batches.c.id == lease.batch_id)
+            ).one()
+            if row.lease_id != lease.id:
+                return "lost", set()
+            if row.state != "running":
+                return row.state, set()
+            if row.not_after is not None and now >= row.not_after:
+                return "expired", set()
+            said_no = connection.execute(
+                _in_hand(lease.id, lease.batch_id).where(
+                    suppressed(deliveries.c.address_key, deliveries.c.list_id)
+                )
+            ).scalars()
+            return "", set(said_no)
+
+    def renew(self, lease: Lease, until: float) -> bool:
+        """Move the end of the lease; False when it is not ours any more."""
+        with self._database.write() as connection:
+            return _renew(connection, lease, until)
+
+    def give_back(
+        self,
+        lease: Lease,
+        outcomes: Sequence[Outcome],
+        unsent: Collection[int],
+        now: float,
+        rest: float = 0.0,
+    ) -> None:
+        """End the lease: settle what is known, return what was never begun, and say when the batch is due.
+
+        Args:
+            lease: ours; if it was taken over meanwhile, our own rows are still settled by their fence.
+            outcomes: what became known.
+            unsent: deliveries in hand whose final dot has surely not left.
+            now: UTC seconds.
+            rest: seconds before the batch may be taken again (the relay is away, or asks for time).
+        """
+        with self._database.write() as connection:
+            _settle(connection, lease.id, outcomes, now)
+            _requeue(connection, lease.id, lease.batch_id, unsent)
+            _release(connection, lease.id, lease.batch_id, now, now + rest)
+
+    # -- recovery ----------------------------------------------------------------------------------
+
+    def held(self) -> Sequence[tuple[Lease, str]]:
+        """Return every lease that has not ended, with its owner."""
+        query = (
+            sa.select(leases.c.id, leases.c.batch_id, batches.c.campaign_id, leases.c.until, leases.c.owner)
+            .join(batches, batches.c.id == leases.c.batch_id)
+            .where(leases.c.ended_at.is_(None))
+            .order_by(leases.c.id)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return [(Lease(row.id, row.batch_id, row.campaign_id, row.until), row.owner) for row in rows]
+
+    def release(self, lease: Lease, now: float) -> bool:
+        """Free the batch of an overdue lease for others; what its owner has in hand stays "sending".
+
+        The owner may be paused, not dead: nobody else may touch those until its journal is free.
+        True when the batch was still held.
+        """
+        with self._database.write() as connection:
+            freed = connection.execute(
+                sa.update(batches)
+                .where(batches.c.id == lease.batch_id, batches.c.lease_id == lease.id)
+                .values(lease_id=None, due_at=now, rung_at=None)
+            ).rowcount
+        return bool(freed)
+
+    def in_hand(self, lease: Lease) -> set[int]:
+        """Return the deliveries that are "sending" under this lease."""
+        with self._database.read() as connection:
+            return set(connection.execute(_in_hand(lease.id, lease.batch_id)).scalars())
+
+    def recover(
+        self, lease: Lease, known: Sequence[Outcome], never_begun: Collection[int], now: float
+    ) -> tuple[int, int, int]:
+        """Settle the hand of an owner that is gone: by its journal, and the rest as unconfirmed.
+
+        Returns:
+            How many were settled as known, put back as never begun, and left unconfirmed.
+        """
+        with self._database.write() as connection:
+            before = set(connection.execute(_in_hand(lease.id, lease.batch_id)).scalars())
+            _settle(connection, lease.id, [one for one in known if one.id in before], now)
+            _requeue(connection, lease.id, lease.batch_id, never_begun)
+            doubtful = connection.execute(
+                sa.update(deliveries)
+                .where(deliveries.c.id.in_(_in_hand(lease.id, lease.batch_id)))
+                .values(state=State.UNCONFIRMED, reason="owner lost", settled_at=now)
+            ).rowcount
+            _release(connection, lease.id, lease.batch_id, now, now)
+        settled = len([one for one in known if one.id in before])
+        return settled, len(before) - settled - doubtful, doubtful
+
+
+# -- the statements, each inside a caller's transaction ----------------------------------------------
+
+
+_SETTLE = (
+    sa.update(deliveries)
+    .where(
+        deliveries.c.id == sa.bindparam("of"),
+        deliveries.c.lease_id == sa.bindparam("fence"),
+        # An owner that was thought dead may still correct "unconfirmed" to what it knows.
+        sa.or_(deliveries.c.state == "sending", deliveries.c.state == "unconfirmed"),
+    )
+    .values(
+        state=sa.bindparam("to_state"),
+        reason=sa.bindparam("why"),
+        due_at=sa.bindparam("due"),
+        attempts=deliveries.c.attempts + sa.bindparam("used"),
+        reply_code=sa.bindparam("code"),
+        reply_status=sa.bindparam("status"),
+        reply_text=sa.bindparam("text"),
+        settled_at=sa.bindparam("at"),
+    )
+)
+
+
+def _settle(connection: sa.Connection, lease_id: int, outcomes: Sequence[Outcome], now: float) -> None:
+    if not outcomes:
+        return
+    connection.execute(
+        _SETTLE,
+        [
+            {
+                "of": one.id,
+                "fence": lease_id,
+                "to_state": one.state,
+                "why": one.reason,
+                "due": one.due_at,
+                "used": int(one.tried),
+                "code": one.code,
+                "status": one.status,
+                "text": one.text,
+                "at": now,
+            }
+            for one in outcomes
+        ],
+    )
+
+
+def _renew(connection: sa.Connection, lease: Lease, until: float) -> bool:
+    # The batch's row first: it is what a successor changes, so it tells whose turn it is.
+    ours = connection.execute(
+        sa.update(batches)
+        .where(batches.c.id == lease.batch_id, batches.c.lease_id == lease.id)
+        .values(lease_id=lease.id)
+    ).rowcount
+    if ours:
+        connection.execute(sa.update(leases).where(leases.c.id == lease.id).values(until=until))
+    return bool(ours)
+
+
+def _waiting(batch_id: int) -> tuple[sa.ColumnElement[bool], ...]:
+    return deliveries.c.batch_id == batch_id, deliveries.c.state.in_(_WAITING)
+
+
+def _close_waiting(connection: sa.Connection, batch_id: int, state: State, reason: str, now: float) -> None:
+    connection.execute(
+        sa.update(deliveries).where(*_waiting(batch_id)).values(state=state, reason=reason, settled_at=now)
+    )
+
+
+def _skip_suppressed(connection: sa.Connection, lease: Lease, now: float) -> None:
+    connection.execute(
+        sa.update(deliveries)
+        .where(*_waiting(lease.batch_id), suppressed(deliveries.c.address_key, deliveries.c.list_id))
+        .values(state=State.SKIPPED, reason="suppressed", settled_at=now)
+    )
+
+
+def _claim(connection: sa.Connection, lease: Lease, limit: int, now: float) -> Sequence[Claimed]:
+    rows = connection.execute(
+        sa.select(
+            deliveries.c.id,
+            deliveries.c.person_id,
+            deliveries.c.address_key,
+            people.c.sealed,
+            deliveries.c.attempts,
+        )
+        .outerjoin(people, people.c.id == deliveries.c.person_id)
+        .where(*_waiting(lease.batch_id), deliveries.c.due_at <= now)
+        .order_by(deliveries.c.id)
+        .limit(limit)
+    ).all()
+    _mark(connection, [row.id for row in rows if row.sealed is None], State.SKIPPED, "forgotten", now)
+    claimed = [Claimed(*row) for row in rows if row.sealed is not None]
+    if claimed:
+        connection.execute(
+            sa.update(deliveries)
+            .where(deliveries.c.id.in_([one.id for one in claimed]))
+            .values(state=State.SENDING, lease_id=lease.id)
+        )
+    return claimed
+
+
+def _mark(connection: sa.Connection, ids: Collection[int], state: State, reason: str, now: float) -> None:
+    if ids:
+        connection.execute(
+            sa.update(deliveries)
+            .where(deliveries.c.id.in_(ids))
+            .values(state=state, reason=reason, settled_at=now)
+        )
+
+
+def _in_hand(lease_id: int, batch_id: int) -> sa.Select[int]:
+    # By batch, so that the index of open rows finds them.
+    return sa.select(deliveries.c.id).where(
+        deliveries.c.batch_id == batch_id, deliveries.c.state == "sending", deliveries.c.lease_id == lease_id
+    )
+
+
+def _requeue(connection: sa.Connection, lease_id: int, batch_id: int, ids: Collection[int]) -> None:
+    if ids:
+        connection.execute(
+            sa.update(deliveries)
+            .where(deliveries.c.id.in_(_in_hand(lease_id, batch_id)), deliveries.c.id.in_(ids))
+            .values(state=State.QUEUED, lease_id=None, due_at=0.0)
+        )
+
+
+def _release(connection: sa.Connection, lease_id: int, batch_id: int, now: float, due_at: float) -> None:
+    """End a lease whose hand is empty, and set its batch to done or to when it is next due."""
+    connection.execute(sa.update(leases).where(leases.c.id == lease_id).values(ended_at=now))
+    cancelled = sa.select(batches.c.id).join(campaigns, campaigns.c.id == batches.c.campaign_id)
+    cancelled = cancelled.where(batches.c.id == batch_id, campaigns.c.state == "cancelled")
+    if connection.execute(cancelled).first() is not None:  # cancelled while we had it in hand
+        _close_waiting(connection, batch_id, State.SKIPPED, "cancelled", now)
+    mine = sa.or_(batches.c.lease_id == lease_id, batches.c.lease_id.is_(None))
+    values = _next_due(connection, batch_id, due_at)
+    connection.execute(
+        sa.update(batches).where(batches.c.id == batch_id, mine).values(lease_id=None, rung_at=None, **values)
+    )
+
+
+def _next_due(connection: sa.Connection, batch_id: int, at_least: float) -> dict[str, float]:
+    waiting = deliveries.c.state.in_(_WAITING)
+    left, due = connection.execute(
+        sa.select(sa.func.count(), sa.func.min(deliveries.c.due_at).filter(waiting)).where(
+            deliveries.c.batch_id == batch_id, deliveries.c.state.in_(_OPEN)
+        )
+    ).one()
+    if not left:
+        return {"done": 1}
+    # All that is left may be in the hands of an owner that is stalled: look again after a while.
+    return {"due_at": at_least + STALLED_SECONDS if due is None else max(due, at_least)}

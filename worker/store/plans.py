@@ -1,0 +1,264 @@
+"""Campaigns as rows: recorded, moved from state to state, and launched slice by slice.
+
+Owns the campaigns table and the writing of deliveries at launch. Refuses: rules about who may do what when
+(campaigns), and anything after a delivery exists (ledger).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from worker.deliveries import State
+from worker.store.audience import Rule, chosen, count_by_reason, last_of_slice
+from worker.store.database import Database
+from worker.store.people import allocate
+from worker.store.schema import batches, campaigns, deliveries
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """One run of an appeal to one audience, as it stands."""
+
+    id: int
+    name: str  #: unique, for people and commands: "chechnya-report-1"
+    appeal: str  #: the appeal's slug
+    rule: Rule
+    digest: str  #: of the edition, the rule and the schedule: what an approval approves
+    state: str  #: awaiting, scheduled, running, paused, cancelled or finished
+    notice: str  #: why it stands still; "" when nothing is wrong
+    created_at: float
+    created_by: str
+    approved_by: str | None
+    start_at: float
+    time_zone: str
+    not_after: float | None
+    launched_at: float | None  #: when the last delivery was written; None = the launch is not whole
+    audience: int | None  #: everyone considered, once the launch is whole
+    finished_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a campaign is recorded from."""
+
+    appeal: str
+    edition: str  #: the frozen edition, as JSON
+    rule: Rule
+    digest: str
+    state: str
+    created_by: str
+    approved_by: str | None
+    start_at: float
+    time_zone: str
+    not_after: float | None
+
+
+#: Above every id.
+LAST_ID = 2**62
+
+_COLUMNS = [column for column in campaigns.c if column.name not in {"edition", "launch_cursor"}]
+
+
+class Plans:
+    """The campaigns of this charity, in the store."""
+
+    def __init__(self, database: Database, batch_size: int) -> None:
+        """Keep the database, and how many deliveries one task carries; nothing is opened yet."""
+        self._database = database
+        self._batch_size = batch_size
+
+    def record(self, draft: Draft, now: float) -> Campaign:
+        """Write a new campaign down and name it after its appeal: slug-1, slug-2, …."""
+        with self._database.write() as connection:
+            taken = connection.execute(
+                sa.select(sa.func.count()).where(campaigns.c.appeal == draft.appeal)
+            ).scalar_one()
+            campaign_id = connection.execute(
+                sa.insert(campaigns)
+                .values(
+                    name=f"{draft.appeal}-{taken + 1}",
+                    appeal=draft.appeal,
+                    edition=draft.edition,
+                    rule=draft.rule.to_json(),
+                    digest=draft.digest,
+                    state=draft.state,
+                    created_at=now,
+                    created_by=draft.created_by,
+                    approved_by=draft.approved_by,
+                    start_at=draft.start_at,
+                    time_zone=draft.time_zone,
+                    not_after=draft.not_after,
+                )
+                .returning(campaigns.c.id)
+            ).scalar_one()
+            return _campaign(
+                connection.execute(sa.select(*_COLUMNS).where(campaigns.c.id == campaign_id)).one()
+            )
+
+    def get(self, campaign_id: int) -> Campaign:
+        """Return a campaign that exists."""
+        with self._database.read() as connection:
+            return _campaign(
+                connection.execute(sa.select(*_COLUMNS).where(campaigns.c.id == campaign_id)).one()
+            )
+
+    def find(self, name: str) -> Campaign | None:
+        """Return the campaign of that name, or None."""
+        with self._database.read() as connection:
+            row = connection.execute(sa.select(*_COLUMNS).where(campaigns.c.name == name)).one_or_none()
+        return None if row is None else _campaign(row)
+
+    def all(self) -> Sequence[Campaign]:
+        """Return every campaign, newest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(sa.select(*_COLUMNS).order_by(campaigns.c.id.desc())).all()
+        return [_campaign(row) for row in rows]
+
+    def edition(self, campaign_id: int) -> str:
+        """Return the frozen edition, as JSON."""
+        with self._database.read() as connection:
+            query = sa.select(campaigns.c.edition).where(campaigns.c.id == campaign_id)
+            return str(connection.execute(query).scalar_one())
+
+    def move(self, campaign_id: int, came_from: Sequence[str], to: str, **values: object) -> bool:
+        """Move a campaign to a state if it is in one of `came_from`; False when it is not (any more)."""
+        with self._database.write() as connection:
+            moved = connection.execute(
+                sa.update(campaigns)
+                .where(campaigns.c.id == campaign_id, campaigns.c.state.in_(came_from))
+                .values(state=to, **values)
+            ).rowcount
+        return bool(moved)
+
+    def note(self, campaign_id: int, notice: str) -> None:
+        """Write why a campaign stands still, or "" when it goes again."""
+        with self._database.write() as connection:
+            connection.execute(
+                sa.update(campaigns)
+                .where(campaigns.c.id == campaign_id, campaigns.c.notice != notice)
+                .values(notice=notice)
+            )
+
+    def finish_whole(self, now: float) -> Sequence[str]:
+        """Close the running campaigns in which nothing is open any more; return their names."""
+        open_batch = sa.select(batches.c.id).where(
+            batches.c.campaign_id == campaigns.c.id, batches.c.done == 0
+        )
+        whole = campaigns.c.launched_at.is_not(None) & ~open_batch.exists()
+        with self._database.read() as connection:
+            query = sa.select(campaigns.c.id).where(campaigns.c.state == "running", whole)
+            if connection.execute(query).first() is None:  # most of the time: no write, no lock
+                return []
+        with self._database.write() as connection:
+            return list(
+                connection.execute(
+                    sa.update(campaigns)
+                    .where(campaigns.c.state == "running", whole)
+                    .values(state="finished", finished_at=now, notice="")
+                    .returning(campaigns.c.name)
+                ).scalars()
+            )
+
+    # -- launch ------------------------------------------------------------------------------------
+
+    def due(self, now: float) -> Sequence[Campaign]:
+        """Return scheduled campaigns whose time has come, and running ones whose launch is not whole."""
+        query = sa.select(*_COLUMNS).where(
+            sa.or_(
+                sa.and_(campaigns.c.state == "scheduled", campaigns.c.start_at <= now),
+                sa.and_(campaigns.c.state == "running", campaigns.c.launched_at.is_(None)),
+            )
+        )
+        with self._database.read() as connection:
+            return [_campaign(row) for row in connection.execute(query)]
+
+    def slice(self, campaign: Campaign, size: int, now: float) -> Sequence[int]:
+        """Write the deliveries of the next `size` people; return the new batches' ids, [] when whole.
+
+        One transaction, and conditional on the cursor: two launchers at once, or one that died half-way,
+        write nobody twice.
+        """
+        with self._database.write() as connection:
+            row = connection.execute(
+                sa.select(campaigns.c.launch_cursor, campaigns.c.launched_at, campaigns.c.state)
+                .where(campaigns.c.id == campaign.id)
+                .with_for_update()
+            ).one()
+            if row.launched_at is not None or row.state != "running":
+                return []
+            last = _slice_end(connection, campaign, row.launch_cursor, size)
+            if last is None:
+                _close_launch(connection, campaign.id, now)
+                return []
+            people = chosen(campaign.rule, after=row.launch_cursor, upto=last)
+            made = _write_slice(connection, campaign, people, self._batch_size, now)
+            connection.execute(
+                sa.update(campaigns).where(campaigns.c.id == campaign.id).values(launch_cursor=last)
+            )
+        return made
+
+    def count(self, rule: Rule) -> Mapping[str, int]:
+        """Return how many would be written to ("") and how many would not, by reason. Writes nothing."""
+        with self._database.read() as connection:
+            return count_by_reason(connection, rule)
+
+
+def _campaign(row: sa.Row[tuple[object, ...]]) -> Campaign:
+    facts = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    return Campaign(**{**facts, "rule": Rule.from_json(str(facts["rule"]))})
+
+
+def _slice_end(connection: sa.Connection, campaign: Campaign, after: int, size: int) -> int | None:
+    """Return the last person of the next slice; None when the launch is whole."""
+    if campaign.rule.limit is None:
+        return connection.execute(last_of_slice(campaign.rule, after, size)).scalar_one()
+    # A limited campaign has one slice: the first who may be written to.
+    return None if after else LAST_ID
+
+
+def _close_launch(connection: sa.Connection, campaign_id: int, now: float) -> None:
+    audience = sa.select(sa.func.count()).where(deliveries.c.campaign_id == campaign_id).scalar_subquery()
+    connection.execute(
+        sa.update(campaigns).where(campaigns.c.id == campaign_id).values(launched_at=now, audience=audience)
+    )
+
+
+def _write_slice(
+    connection: sa.Connection,
+    campaign: Campaign,
+    people: sa.Select[int, bytes, str, int, str],
+    batch_size: int,
+    now: float,
+) -> Sequence[int]:
+    """Insert a slice's deliveries and their batches without bringing a row of them to this process."""
+    count = connection.execute(sa.select(sa.func.count()).select_from(people.subquery())).scalar_one()
+    needed = -(-count // batch_size)
+    first = allocate(connection, "batch", needed) if needed else 0
+    made = list(range(first, first + needed))
+    if made:
+        rows = [{"id": one, "campaign_id": campaign.id, "due_at": now} for one in made]
+        connection.execute(sa.insert(batches), rows)
+    one = people.subquery()
+    place = sa.func.row_number().over(order_by=one.c.person_id) - 1
+    skipped = one.c.reason != ""
+    connection.execute(
+        sa.insert(deliveries).from_select(
+            [
+                *("campaign_id", "person_id", "address_key", "list_id", "provider", "batch_id"),
+                *("state", "reason", "settled_at"),
+            ],
+            sa.select(
+                sa.literal(campaign.id),
+                one.c.person_id,
+                one.c.address_key,
+                one.c.list_id,
+                one.c.provider,
+                sa.literal(first) + place // batch_size,
+                sa.case((skipped, State.SKIPPED.value), else_=State.QUEUED.value),
+                one.c.reason,
+                sa.case((skipped, now)),
+            ),
+        )
+    )
+    return made

@@ -1,0 +1,66 @@
+"""What happened, counted: per state and reason, provider and hour, and the facts that came later.
+
+Owns the questions a report asks of the deliveries. Refuses: writing, and naming a person.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from worker.store.database import Database
+from worker.store.schema import deliveries, facts
+
+
+class Tallies:
+    """The counts of every campaign, read from the store."""
+
+    def __init__(self, database: Database) -> None:
+        """Keep the database; nothing is opened yet."""
+        self._database = database
+
+    def tally(self, campaign_id: int) -> Mapping[tuple[str, str], int]:
+        """Return how many deliveries stand in each (state, reason)."""
+        return self._counts(campaign_id, deliveries.c.state, deliveries.c.reason)
+
+    def providers(self, campaign_id: int) -> Mapping[tuple[str, str], int]:
+        """Return how many deliveries stand in each (provider, state)."""
+        return self._counts(campaign_id, deliveries.c.provider, deliveries.c.state)
+
+    def hours(self, campaign_id: int) -> Mapping[tuple[int, str], int]:
+        """Return how many deliveries were settled in each (hour as UTC seconds, state)."""
+        hour = sa.cast(sa.func.floor(deliveries.c.settled_at / 3600), sa.BigInteger) * 3600
+        return self._counts(campaign_id, hour, deliveries.c.state, deliveries.c.settled_at.is_not(None))
+
+    def facts(self, campaign_id: int) -> Mapping[str, int]:
+        """Return how many deliveries have each fact added to how they ended."""
+        query = (
+            sa.select(facts.c.kind, sa.func.count())
+            .join(deliveries, deliveries.c.id == facts.c.delivery_id)
+            .where(deliveries.c.campaign_id == campaign_id)
+            .group_by(facts.c.kind)
+        )
+        with self._database.read() as connection:
+            return dict(connection.execute(query).all())
+
+    def unconfirmed(self, campaign_id: int) -> Sequence[tuple[int, str, float]]:
+        """Return (delivery id, reason, when) of those that only a person can settle."""
+        query = (
+            sa.select(deliveries.c.id, deliveries.c.reason, deliveries.c.settled_at)
+            .where(deliveries.c.campaign_id == campaign_id, deliveries.c.state == "unconfirmed")
+            .order_by(deliveries.c.id)
+        )
+        with self._database.read() as connection:
+            return [tuple(row) for row in connection.execute(query)]
+
+    def _counts(
+        self,
+        campaign_id: int,
+        first: sa.ColumnElement[Any],
+        second: sa.ColumnElement[Any],
+        *where: sa.ColumnElement[bool],
+    ) -> Mapping[Any, int]:
+        query = sa.select(first, second, sa.func.count())
+        query = query.where(deliveries.c.campaign_id == campaign_id, *where).group_by(first, second)
+        with self._database.read() as connection:
+            return {(one, other): count for one, other, count in connection.execute(query)}
