@@ -11,7 +11,7 @@ demo: .venv/.installed ## Import, send, opt out and report, all on this machine
 	@$(BIN)/tocsin demo
 
 test: .venv/.developed ## Run every test
-	$(BIN)/pytest $(TESTS)
+	$(BIN)/pytest -n 2 --dist worksteal $(TESTS)
 
 lint: .venv/.developed ## Style, types and the layers of the house
 	$(BIN)/ruff format --check .
