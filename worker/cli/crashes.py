@@ -7,7 +7,6 @@ anybody who did not ask for it (TOCSIN_DEBUG=1).
 import contextlib
 import importlib
 import os
-import re
 import traceback
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from worker.cli import terminal
 
 #: Exit codes: an internal error (sysexits.h), and something we depend on that is down.
 CRASHED, DOWN = 70, errors.Unavailable.exit_code
-_ADDRESS = re.compile(r"[^\s<>\"'(),:;]+@[^\s<>\"'(),:;]+")
 
 
 def tell_of_the_machine(error: OSError) -> int:
@@ -55,6 +53,6 @@ def _keep(error: Exception) -> Path | None:
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         text = "".join(traceback.format_exception(error))
         with os.fdopen(os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "a") as opened:
-            opened.write(_ADDRESS.sub("(address)", text))
+            opened.write(terminal.blotted(text))
         return log
     return None

@@ -47,6 +47,7 @@ def up(
         held.enter_context(processes.alone(found.state / "run" / "up.lock", "Tocsin"))
         with session.opened():
             pass  # a store of another version is told now, not by every process
+        _mind_port(found)
         children = [*_queue(found, held), *_children(found, workers)]
         supervisor = Supervisor(children, session.log_folder(found), say=terminal.warn)
         held.enter_context(supervisor)
@@ -56,6 +57,16 @@ def up(
         supervisor.watch()
         terminal.say("Stopping: senders finish what they have in hand. Ctrl-C again ends their patience.")
     terminal.say("Stopped.")
+
+
+def _mind_port(found: Settings) -> None:
+    """Refuse to start where another program serves: it would be taken for our own pages."""
+    host, port = _reachable(found.web.host), found.web.port
+    if listens(host, port)():
+        raise Unavailable(
+            f"another program listens on {host} port {port}, where the opt-out pages belong",
+            remedy="Stop it, or set web.port in tocsin.toml to another.",
+        )
 
 
 def _queue(found: Settings, held: contextlib.ExitStack) -> Iterator[Child]:

@@ -120,14 +120,16 @@ def _show(plan: Plan, order: Order) -> None:
         ("" if position else "Subject", f"{language}: {subject}")
         for position, (language, subject) in enumerate(_subjects(plan).items())
     ]
-    left_out = ", ".join(f"{terminal.count(number)} {why}" for why, number in plan.left_out.items())
+    left_out = [f"{terminal.count(number)} {why}" for why, number in plan.left_out.items()]
+    if Edition.from_json(plan.edition).discreet is None:
+        left_out.append("whoever is marked discreet (no [discreet] names are set)")
     zone = plan.time_zone
     rows = [
         ("Appeal", plan.appeal),
         *subjects,
         ("Lists", ", ".join(order.lists)),
         ("Recipients", terminal.people(plan.recipients)),
-        ("Left out", left_out or "nobody"),
+        ("Left out", ", ".join(left_out) or "nobody"),
         ("Start", calendar.show(plan.start_at, zone) if order.at else "now"),
         ("Not after", calendar.show(plan.not_after, zone) if plan.not_after else "no deadline"),
         ("Digest", plan.digest[: statuses.DIGEST]),

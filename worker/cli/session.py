@@ -97,7 +97,7 @@ def note_down(found: Settings, event: str, **facts: str) -> None:
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     line = json.dumps({"timestamp": now, "event": event, "operator": operator(), **facts})
     with os.fdopen(os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "a") as opened:
-        opened.write(f"{line}\n")
+        opened.write(f"{terminal.blotted(line)}\n")
 
 
 def celery(found: Settings) -> Celery:
@@ -109,18 +109,29 @@ def _tools(found: Settings, bells: Doorbell, stopping: Callable[[], bool]) -> ta
     return cast("tasks.Tools", Wiring(found, bells, stopping))  # it has every part that Tools names
 
 
+def queue_answers(found: Settings) -> bool:
+    """Tell whether the queue is there."""
+    try:
+        with contextlib.closing(broker.client(found)) as client:
+            return bool(client.ping())
+    except (Unavailable, redis.RedisError):
+        return False
+
+
 def workers(found: Settings) -> Sequence[str]:
     """Call the roll of the workers; empty when none answers in a second.
 
     Raises:
         Unavailable: there is no queue to call it through.
     """
+    if not queue_answers(found):  # asked first, because Celery would try again for seconds
+        raise Unavailable("the queue does not answer", remedy="Start it with `tocsin up`.")
     app = celery(found)
     try:
         with app.connection_for_write() as connection:
             answers = app.control.ping(timeout=_ROLL_CALL_SECONDS, connection=connection)
     except (OperationalError, redis.RedisError, OSError) as error:
-        raise Unavailable("the queue does not answer", remedy="Start it with `tocsin up`.") from error
+        raise Unavailable("the queue has gone away", remedy="Start it with `tocsin up`.") from error
     return sorted(name for answer in answers for name in answer)
 
 
@@ -152,13 +163,10 @@ class Bell(Doorbell):
 
     @cached_property
     def _bells(self) -> Doorbell | None:
-        try:
-            with contextlib.closing(broker.client(self._settings)) as client:
-                client.ping()
+        if queue_answers(self._settings):
             return tasks.Bells(celery(self._settings), self._settings)
-        except (Unavailable, redis.RedisError):
-            terminal.warn("The queue does not answer. All is recorded, and goes on when `tocsin up` runs.")
-            return None
+        terminal.warn("The queue does not answer. All is recorded, and goes on when `tocsin up` runs.")
+        return None
 
 
 def _hush() -> None:

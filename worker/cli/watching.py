@@ -100,7 +100,8 @@ class _Bar:
         bar = Table.grid(padding=(0, 1), expand=True)
         bar.add_column(ratio=1)
         bar.add_column(no_wrap=True)
-        told = f"{count(done)} of {count(total)}{self._left(done, total) if proof.campaign.state == 'running' else ''}"
+        left = self._left(done, total) if proof.campaign.state == "running" else ""
+        told = f"{count(done)} of {count(total)}{left}"
         bar.add_row(ProgressBar(total=total or 1, completed=done), told)
         notice = Text(terminal.clean(standing(proof.campaign)), "yellow" if proof.campaign.notice else "bold")
         return Group(notice, bar, Text(counts(proof), "dim"))

@@ -96,7 +96,7 @@ def _checks() -> Iterator[tuple[str, Check]]:
     yield "relay", doctor.relay(wiring.relay().probe)
     yield "clock", doctor.clock(_clocks(found, wiring))
     yield "disk", doctor.disk(found.state)
-    if _queue_runs(found):
+    if session.queue_answers(found):
         yield "workers", doctor.workers(lambda: session.workers(found))
     wiring.database.close()
 
@@ -123,14 +123,6 @@ def _queue_time(found: Settings) -> float:
     except redis.RedisError as error:
         raise Unavailable("the queue's clock cannot be asked.", remedy="Mend the queue first.") from error
     return seconds + microseconds / 1e6
-
-
-def _queue_runs(found: Settings) -> bool:
-    try:
-        with contextlib.closing(broker.client(found)) as client:
-            return bool(client.ping())
-    except (Unavailable, redis.RedisError):
-        return False
 
 
 def _tell(finding: doctor.Finding) -> None:

@@ -4,6 +4,7 @@ import email
 import email.policy
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -59,7 +60,7 @@ def test_a_dry_run_shows_everything_and_records_nothing(tocsin: Tocsin) -> None:
     tocsin("suppress", "add", "anna.bell@example.org")
     ran = tocsin(*SEND, "--dry-run", "--at", "2030-12-01 09:00", "--tz", "Europe/London")
     assert ran.code == 0
-    facts = dict(line.split(maxsplit=1) for line in ran.out.splitlines() if line.strip())
+    facts = dict(line.split(maxsplit=1) for line in ran.out.splitlines() if re.match(r"[A-Z]\w+  +", line))
     assert facts["Subject"].strip() == "en: A new report, and four things you can do"
     assert "ru: Новый доклад" in ran.out
     assert facts["Recipients"].strip() == "40 people"

@@ -60,14 +60,16 @@ def test_lifting_takes_a_reason_which_is_kept_with_who_did_it(workspace: Path, t
     """Somebody asked to hear from us again: that is written down, without their address."""
     tocsin("suppress", "add", "anna@example.org")
     assert tocsin("suppress", "remove", "anna@example.org").code == 2
-    ran = tocsin("suppress", "remove", "anna@example.org", "--reason", "asked by phone", "--yes")
+    ran = tocsin(
+        "suppress", "remove", "anna@example.org", "--reason", "asked by phone (anna@example.org)", "--yes"
+    )
     assert (ran.code, ran.out.strip()) == (0, "1 lifted.")
     assert tocsin("suppress", "check", "anna@example.org").code == 0
     kept = json.loads((workspace / "var" / "log" / "cli.log").read_text(encoding="utf-8"))
     assert (kept["event"], kept["operator"], kept["reason"]) == (
         "suppression_lifted",
         "alice",
-        "asked by phone",
+        "asked by phone ((address))",
     )
     assert "anna" not in str(kept)
     assert tocsin("suppress", "remove", "anna@example.org", "--reason", "again", "--yes").code == 1

@@ -105,6 +105,19 @@ def test_the_whole_path(running: subprocess.Popen[str], people: Path, tocsin: To
     assert _quiet(people / "var" / "log")
 
 
+def test_up_does_not_take_another_program_for_its_pages(people: Path, tocsin: Tocsin) -> None:
+    """Where the port is taken it says so, before anything is started."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        config = people / "tocsin.toml"
+        text = config.read_text(encoding="utf-8")
+        config.write_text(re.sub("(?m)^port = 8080$", f"port = {port}", text), encoding="utf-8")
+        ran = tocsin("up")
+    assert ran.code == 3
+    assert f"listens on 127.0.0.1 port {port}" in ran.err
+    assert ran.out == ""
+
+
 def _counts_add_up(tocsin: Callable[..., object]) -> None:
     """Every table of the report sums up to the audience, and the sum is printed."""
     told = tocsin("report", NAME, "--json").json  # type: ignore[attr-defined]  # the fixture's own value
