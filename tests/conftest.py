@@ -4,6 +4,7 @@ A server that cannot be started is a failure, never a skip.
 """
 
 import contextlib
+import logging
 import os
 import pwd
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+import structlog
 
 from worker import processes
 from worker.store.database import Database
@@ -41,9 +43,7 @@ def _postgres() -> Iterator[str]:
         if user:
             os.chown(folder, user.pw_uid, user.pw_gid)
             if "site-packages" in str(programs):  # which nobody may not enter
-                shutil.copytree(programs.parent, f"{folder}/pg", symlinks=True)
-                programs = Path(folder, "pg", "bin")
-                subprocess.run(["chmod", "-R", "a+rX", f"{folder}/pg"], check=True)
+                programs = _copied(programs, Path(folder))
         who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
         data = f"{folder}/d"
         subprocess.run(
@@ -85,12 +85,32 @@ def _postgres() -> Iterator[str]:
             server.wait(20)
 
 
+def _copied(programs: Path, folder: Path) -> Path:
+    """Copy a wheel's programs and, beside them as in the wheel, the libraries they look for there."""
+    package = programs.parents[1]
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(part, folder / part.name, symlinks=True)
+    subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
+    return folder / programs.relative_to(package.parent)
+
+
 def _answers(engine: sa.Engine) -> bool:
     try:
         with engine.connect():
             return True
     except sa.exc.OperationalError:
         return False
+
+
+@pytest.fixture(autouse=True)
+def _own_logs() -> Iterator[None]:
+    """Undo what a command run inside the test process set up: its stream is gone after the test."""
+    before = set(logging.getLogger().handlers)
+    yield
+    for handler in set(logging.getLogger().handlers) - before:
+        if type(handler) is logging.StreamHandler:
+            logging.getLogger().removeHandler(handler)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
