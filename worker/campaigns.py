@@ -5,7 +5,7 @@ does not come from the store.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from worker.deliveries import OPEN, State
 from worker.errors import Refused
 from worker.store.audience import Rule
 from worker.store.docket import Docket
+from worker.store.people import Sealed
 from worker.store.plans import Campaign, Draft, Plans
 from worker.store.tallies import Tallies
 
@@ -126,6 +127,10 @@ class Campaigns:
     def count(self, rule: Rule) -> Mapping[str, int]:
         """Return how many people stand under each reason; "" = would be written to."""
         return self._plans.count(rule)
+
+    def recipients(self, rule: Rule) -> Iterator[Sealed]:
+        """Yield everyone who would be written to, sealed; memory stays flat."""
+        return self._plans.recipients(rule)
 
     def start(self, plan: Plan, operator: str) -> Campaign:
         """Write a campaign down; it starts when its time comes, or waits for a second person's approval."""

@@ -61,7 +61,7 @@ class Planner:
         now = self._clock()
         start = calendar.moment(order.at, order.time_zone, now) if order.at else now
         end = self._end(order, start)
-        self._try(edition, rule)
+        trial = self._try(edition, rule)
         return Plan(
             appeal=order.appeal,
             edition=edition.to_json(),
@@ -69,7 +69,7 @@ class Planner:
             start_at=start,
             time_zone=order.time_zone,
             not_after=end,
-            counts=self._campaigns.count(rule),
+            counts=_less(self._campaigns.count(rule), trial.no_form),
         )
 
     def _end(self, order: Order, start: float) -> float:
@@ -80,34 +80,50 @@ class Planner:
             raise WrongUse("--not-after is not after the start", remedy="Give a later time.")
         return end
 
-    def _try(self, edition: Edition, rule: Rule) -> None:
-        """Make one mail for each shape of person on the lists; refuse if any cannot be made."""
+    def _try(self, edition: Edition, rule: Rule) -> "Trial":
+        """Make one mail for each shape of recipient; refuse if any of them cannot be made."""
         people = (
             Person.from_bytes(self._keyring.open(each.id, each.sealed))
-            for each in self._people.members(rule.lists)
+            for each in self._campaigns.recipients(rule)
         )
-        if lacking := missing_fields(Printer(edition, self._keyring.marks(), "c0"), people):
-            told = ", ".join(f"{field} ({count} people)" for field, count in lacking.items())
+        trial = try_out(Printer(edition, self._keyring.marks(), "c0"), people)
+        if trial.lacking:
+            told = ", ".join(f"{name} ({count} people)" for name, count in trial.lacking.items())
             raise Refused(
                 f"some people on these lists lack what the appeal asks for: {told}",
                 remedy='Give a fallback, as in {{ first_name | default("friend") }}.',
             )
+        return trial
 
 
-def missing_fields(printer: Printer, people: Iterable[Person]) -> Mapping[str, int]:
-    """Return how many people lack each field that the appeal uses without a fallback.
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of making a mail for each shape of recipient."""
 
-    One mail is tried for each shape (fields held, language, form), not for each person.
-    """
+    lacking: Mapping[str, int]  #: people who lack a field that the appeal uses without a fallback, by field
+    no_form: int  #: people who may only get the discreet form, where there is none
+
+
+def try_out(printer: Printer, people: Iterable[Person]) -> Trial:
+    """Try one mail for each shape (fields held, language, form), not for each person."""
     shapes: dict[tuple[frozenset[str], str, bool], tuple[Person, int]] = {}
     for person in people:
         shape = (frozenset(person.fields), person.language, person.discreet)
         _, count = shapes.get(shape, (person, 0))
         shapes[shape] = (person, count + 1)
     lacking: Counter[str] = Counter()
+    no_form = 0
     for person, count in shapes.values():
         try:
             printer.shown(person, _NO_LINK)
         except MissingField as error:
             lacking[error.field] += count
-    return dict(lacking)
+        no_form += 0 if printer.fits(person) else count
+    return Trial(dict(lacking), no_form)
+
+
+def _less(counts: Mapping[str, int], no_form: int) -> Mapping[str, int]:
+    """Count those for whom there is no form as left out, as the dispatch will."""
+    if not no_form:
+        return counts
+    return {**counts, "": counts[""] - no_form, "no discreet form": no_form}

@@ -31,6 +31,8 @@ FILE_NAME = "tocsin.toml"
 PREFIX = "TOCSIN_"
 #: The variable that names the file itself; it is no setting.
 CONFIG_VARIABLE = "TOCSIN_CONFIG"
+#: Variables of the command line itself (who acts, how much is told of a crash); they are no settings.
+OPERATOR_VARIABLE, DEBUG_VARIABLE = "TOCSIN_OPERATOR", "TOCSIN_DEBUG"
 #: Container engines mount secrets here, with modes the operator cannot choose and nobody else to read them.
 _MOUNTED_SECRETS = Path("/run/secrets")
 
@@ -181,7 +183,9 @@ def load(start: Path | None = None, environ: Mapping[str, str] | None = None) ->
     variables = {
         name.upper(): value
         for name, value in (os.environ if environ is None else environ).items()
-        if name.upper().startswith(PREFIX) and value
+        if name.upper().startswith(PREFIX)
+        and name.upper() not in {OPERATOR_VARIABLE, DEBUG_VARIABLE}
+        and value
     }
     file = _find(start, variables.pop(CONFIG_VARIABLE, None))
     document = _document(file) if file else {}

@@ -8,7 +8,7 @@ import contextlib
 import mmap
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 import structlog
@@ -65,13 +65,24 @@ _TRANSPORT: Mapping[str, Any] = {
 }
 
 
-class Tools:
+class Tools(Protocol):
     """What the tasks call, built in the process that runs them, never before a fork."""
 
-    campaigns: Campaigns
-    plans: Plans
-    dispatcher: Dispatcher
-    sweep: Sweep
+    @property
+    def campaigns(self) -> Campaigns:
+        """The campaigns, as an operator moves them."""
+
+    @property
+    def plans(self) -> Plans:
+        """The campaigns' rows."""
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """What sends batches."""
+
+    @property
+    def sweep(self) -> Sweep:
+        """The tick."""
 
 
 def create(settings: Settings, build: Callable[[Settings, "Bells", Callable[[], bool]], Tools]) -> Celery:

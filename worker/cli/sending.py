@@ -121,8 +121,6 @@ def _show(plan: Plan, order: Order) -> None:
         for position, (language, subject) in enumerate(_subjects(plan).items())
     ]
     left_out = [f"{terminal.count(number)} {why}" for why, number in plan.left_out.items()]
-    if Edition.from_json(plan.edition).discreet is None:
-        left_out.append("whoever is marked discreet (no [discreet] names are set)")
     zone = plan.time_zone
     rows = [
         ("Appeal", plan.appeal),

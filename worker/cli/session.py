@@ -13,7 +13,6 @@ import pwd
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 import redis
 import structlog
@@ -28,7 +27,6 @@ from worker.settings import Settings
 from worker.wiring import Wiring
 
 #: Variables of the command line itself; they are no settings.
-OPERATOR, DEBUG = "TOCSIN_OPERATOR", "TOCSIN_DEBUG"
 #: Seconds that workers have to answer a roll call.
 _ROLL_CALL_SECONDS = 1.0
 #: What a campaign's row holds of a name.
@@ -37,8 +35,7 @@ _LONGEST_NAME = 64
 
 def settings_read(start: Path | None = None) -> Settings:
     """Read the settings, from a workspace or from variables alone."""
-    environ = {name: value for name, value in os.environ.items() if name not in {OPERATOR, DEBUG}}
-    return settings.load(start, environ)
+    return settings.load(start)
 
 
 def settings_found() -> Settings:
@@ -75,7 +72,7 @@ def opened() -> Iterator[Wiring]:
 
 def operator() -> str:
     """Return who acts: TOCSIN_OPERATOR, else the user of this machine."""
-    name = os.environ.get(OPERATOR, "").strip()
+    name = os.environ.get(settings.OPERATOR_VARIABLE, "").strip()
     if not name:
         # Not getpass.getuser(): LOGNAME and USER survive `su` and would name somebody else.
         try:
@@ -106,7 +103,7 @@ def celery(found: Settings) -> Celery:
 
 
 def _tools(found: Settings, bells: Doorbell, stopping: Callable[[], bool]) -> tasks.Tools:
-    return cast("tasks.Tools", Wiring(found, bells, stopping))  # it has every part that Tools names
+    return Wiring(found, bells, stopping)
 
 
 def queue_answers(found: Settings) -> bool:

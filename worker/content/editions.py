@@ -105,6 +105,10 @@ class Printer:
             smtputf8=person.address.needs_smtputf8,
         )
 
+    def fits(self, person: Person) -> bool:
+        """Tell whether there is a form that this person may be sent."""
+        return person.discreet in self._forms
+
     def shown(self, person: Person, opt_out_url: str) -> PlainContent:
         """Return what a person would read, for a preview or a check."""
         return self._renderer.render_plain(person.language, person.discreet, values(person, opt_out_url))

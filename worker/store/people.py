@@ -5,7 +5,7 @@ deciding who may be written to (audience).
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -93,11 +93,6 @@ class People:
                 remedy="See `tocsin lists`, or import one: tocsin lists import FILE --list SLUG",
             )
         return [found[slug] for slug in dict.fromkeys(slugs)]
-
-    def title(self, list_id: int) -> str:
-        """Return the title of a list that exists."""
-        with self._database.read() as connection:
-            return str(connection.execute(sa.select(lists.c.title).where(lists.c.id == list_id)).scalar_one())
 
     # -- an import ---------------------------------------------------------------------------------
 
@@ -223,28 +218,6 @@ class People:
             for import_id in found:
                 _drop_staged(connection, import_id, now)
         return len(found)
-
-    # -- persons -----------------------------------------------------------------------------------
-
-    def members(self, list_ids: Sequence[int]) -> Iterator[Sealed]:
-        """Yield everyone on these lists once, in the order of their ids; memory stays flat."""
-        query = (
-            sa.select(people.c.id, people.c.address_key, people.c.sealed)
-            .where(
-                people.c.id.in_(sa.select(memberships.c.person_id).where(memberships.c.list_id.in_(list_ids)))
-            )
-            .order_by(people.c.id)
-        )
-        with self._database.read() as connection:
-            for row in connection.execution_options(yield_per=1000).execute(query):
-                yield Sealed(*row)
-
-    def of_delivery(self, person_id: int) -> Sealed | None:
-        """Return one person, or None when they have been forgotten."""
-        query = sa.select(people.c.id, people.c.address_key, people.c.sealed).where(people.c.id == person_id)
-        with self._database.read() as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else Sealed(*row)
 
 
 def _count(connection: sa.Connection, table: sa.Table) -> int:
