@@ -26,6 +26,8 @@ log = structlog.get_logger()
 RECHECK_SECONDS = 0.25
 #: Links lost one after another, with nothing accepted between, before the relay is left alone for a while.
 LOST_IN_A_ROW = 5
+#: Refusals for our own fault, one after another, before the whole campaign or relay stops for it.
+BLAMED_IN_A_ROW = 3
 #: How long a relay that cannot be reached is left alone (seconds).
 REST_SECONDS = 30.0
 #: A longer wait for the pace goes back to the ledger (seconds).
@@ -123,9 +125,9 @@ class _Run:
         self._hand: deque[Claimed] = deque()
         self._flying: dict[int, tuple[Claimed, str]] = {}  # with the address, which a reply may quote
         self._outcomes: list[Outcome] = []
-        self._unsent: set[int] = set()
         self._lost_once: set[int] = set()
         self._lost_in_a_row = 0
+        self._blamed_in_a_row = 0
         self._granted = 0
         self._rest = 0.0
         self._started = dispatcher.clock()
@@ -145,8 +147,7 @@ class _Run:
         """Settle the last chunk and give the batch back."""
         if self._flying:
             raise RuntimeError("the relay returned with mails still in flight")
-        self._unsent.update(one.id for one in self._hand)
-        self._all.ledger.give_back(self._lease, self._outcomes, self._unsent, self._all.clock(), self._rest)
+        self._all.ledger.give_back(self._lease, self._outcomes, self._all.clock(), self._rest)
         self._all.journal.clear()
         log.info(
             "batch_ended",
@@ -154,7 +155,7 @@ class _Run:
             campaign=self._lease.campaign_id,
             sent=self.summary.sent,
             other=self.summary.other,
-            unsent=len(self._unsent),
+            unsent=len(self._hand),
             halt=self.summary.halt,
         )
 
@@ -195,9 +196,6 @@ class _Run:
             parcel = self._printer.parcel(claimed.id, person, self._all.clock())
         except SealError:
             parcel, reason = None, "unreadable record"
-        except Refused:
-            self._unsent.add(claimed.id)
-            raise
         if parcel is None:
             self._outcomes.append(Outcome(claimed.id, State.SKIPPED, reason, tried=False))
         else:
@@ -217,16 +215,14 @@ class _Run:
             jitter=self._all.dice(),
             policy=self._all.pace.retry,
         )
-        if step.trouble is not None:
-            self._unsent.add(delivery_id)
-            self._all.journal.settle(Outcome(delivery_id, State.QUEUED, step.reason, tried=False))
-            self._trouble(step.trouble, step.reason, answer, step.wait)
-            return
+        # Refused for a fault of ours, it waits as long as the fault asks, and no attempt is used up.
+        due_at = self._all.clock() + step.wait if step.trouble else step.due_at or 0.0
         outcome = Outcome(
             delivery_id,
             step.state,
             step.reason,
-            step.due_at or 0.0,
+            due_at,
+            tried=step.trouble is None,
             code=answer.code,
             status=answer.status,
             text=scrub(answer.text, [recipient]),
@@ -234,6 +230,8 @@ class _Run:
         self._all.journal.settle(outcome)
         self._outcomes.append(outcome)
         self._count(step.state)
+        if step.trouble is not None:
+            self._blamed(step.trouble, step.reason, answer, step.wait)
 
     # -- chunks ------------------------------------------------------------------------------------
 
@@ -314,22 +312,32 @@ class _Run:
             self._lost_once.add(claimed.id)
             self._hand.append(claimed)
         if lost.trouble is not None:
-            self._trouble(lost.trouble, lost.reason, None, REST_SECONDS)
+            self._trouble(lost.trouble, lost.reason, REST_SECONDS)
         elif self._lost_in_a_row >= LOST_IN_A_ROW:
             self._stop("links lost", rest=REST_SECONDS)
             self._all.alarms.warn(self._lease.campaign_id, f"the relay's link breaks: {scrub(lost.reason)}")
 
-    def _trouble(self, trouble: Trouble, reason: str, reply: Reply | None, wait: float) -> None:
-        said = f" ({reply.code} {reply.status})".replace(" )", ")") if reply else ""
-        self._stop(reason, rest=wait)
-        log.warning("our_fault", campaign=self._lease.campaign_id, trouble=trouble, reason=reason, wait=wait)
+    def _blamed(self, trouble: Trouble, reason: str, reply: Reply, wait: float) -> None:
+        """Count a reply that names our fault; believe it when nobody says otherwise in between.
+
+        Behind a relay that asks the recipient's server, one hostile server could stop a campaign by its
+        words alone.
+        """
+        self._blamed_in_a_row += 1
+        said = f"{reason} ({reply.code} {reply.status})".replace(" )", ")")
+        if trouble is Trouble.AUTH or self._blamed_in_a_row >= BLAMED_IN_A_ROW:
+            self._trouble(trouble, said, wait)
+        else:
+            self._all.alarms.warn(self._lease.campaign_id, f"some mail waits: {said}")
+
+    def _trouble(self, trouble: Trouble, said: str, wait: float) -> None:
+        self._stop(said, rest=wait)
+        log.warning("our_fault", campaign=self._lease.campaign_id, trouble=trouble, said=said, wait=wait)
         if trouble in {Trouble.AUTH, Trouble.SENDER}:
-            self._all.alarms.stop(self._lease.campaign_id, f"paused: {reason}{said}; nobody was lost")
+            self._all.alarms.stop(self._lease.campaign_id, f"paused: {said}; nobody was lost")
         else:
             self._all.throttle.rest(wait)
-            self._all.alarms.warn(
-                self._lease.campaign_id, f"the relay asked for rest: {reason}{said}, {wait:.0f} s"
-            )
+            self._all.alarms.warn(self._lease.campaign_id, f"the relay asked for rest: {said}, {wait:.0f} s")
 
     def _relay_down(self, down: RelayDown) -> None:
         self._stop("relay down", rest=REST_SECONDS)
@@ -345,7 +353,7 @@ class _Run:
 
     def _count(self, state: State) -> None:
         if state is State.SENT:
-            self._lost_in_a_row = 0
+            self._lost_in_a_row = self._blamed_in_a_row = 0
             if not self.summary.sent and self._lease.noticed:
                 self._all.alarms.clear(self._lease.campaign_id)
             self.summary.sent += 1

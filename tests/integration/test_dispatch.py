@@ -1,5 +1,6 @@
 """Dispatch on real parts: a real SMTP server, a real Redis, a real store of each kind."""
 
+import logging
 import secrets
 import socket
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 import sqlalchemy as sa
+import structlog
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
@@ -267,6 +269,42 @@ def test_our_own_fault_pauses_the_campaign_and_changes_nobody(office: Office, po
     office.clock.forward(4000)
     office.dispatcher.send(batch)
     assert sorted(post[0].taken) == everyone(9)
+
+
+def test_one_servers_word_stops_nobody_else(office: Office, post: tuple[Post, int]) -> None:
+    """A refusal that blames us, among others that are taken, makes that one mail wait and no more."""
+    post[0].at_dot = {"p4@example.org": "550 5.7.26 unauthenticated sender"}.get
+    campaign, batch = office.launch(9)
+    office.dispatcher.send(batch)
+    assert sorted(post[0].taken) == sorted(set(everyone(9)) - {"p4@example.org"})
+    assert office.states()[4] == ("queued", "unauthenticated")
+    assert office.plans.get(campaign.id).state == "running"
+    assert "5.7.26" in office.plans.get(campaign.id).notice
+    assert office.dispatcher.send(batch) is None  # it waits as long as that fault asks
+    post[0].at_dot = lambda _address: None
+    office.clock.forward(4000)
+    office.dispatcher.send(batch)
+    assert "p4@example.org" in post[0].taken
+    assert office.plans.get(campaign.id).notice == ""
+
+
+def test_no_log_line_names_a_recipient_at_any_level(
+    office: Office, post: tuple[Post, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sent, refused, deferred, paused: whatever is logged at DEBUG and above carries ids only."""
+    post[0].at_rcpt = {"p2@example.org": "550 5.1.1 <p2@example.org> unknown, p2"}.get
+    post[0].at_dot = {"p3@example.org": "450 4.2.2 mailbox of p3@example.org is full"}.get
+    _, batch = office.launch(6)
+    with caplog.at_level(logging.DEBUG), structlog.testing.capture_logs() as events:
+        office.dispatcher.send(batch)
+        office.sweep.run()
+    assert events
+    # "mail.log" is the other side of the wire: the test's own mail server.
+    ours = [record.getMessage() for record in caplog.records if record.name != "mail.log"]
+    assert not [line for line in [*ours, *map(str, events)] if "example.org" in line]
+    with office.database.read() as connection:
+        kept = connection.execute(sa.select(deliveries.c.reply_text)).scalars().all()
+    assert not [text for text in kept if text and ("@" in text or "p2" in text or "p3" in text)]
 
 
 def test_an_unreachable_relay_loses_nobody(office: Office) -> None:

@@ -191,7 +191,7 @@ def test_one_transaction_settles_the_last_chunk_and_takes_the_next(
     assert len(second.claimed) == 1
     last = Outcome(second.claimed[0].id, State.BOUNCED, "no such mailbox", code=550, status="5.1.1")
     assert ledger.advance(held, [last], 2, 12.0, 72.0).halt == "empty"
-    ledger.give_back(held, [], [], 12.0)
+    ledger.give_back(held, [], 12.0)
     assert states(database) == {1: "sent", 2: "sent", 3: "bounced"}
     assert ledger.held() == []
     assert plans.finish_whole(13.0) == ["appeal-1"]
@@ -246,8 +246,8 @@ def test_what_is_given_back_unsent_is_queued_again(
     """A drain loses nothing and uses up no attempt."""
     _, made = launch(plans, Rule((join("one", [1, 2]),)))
     held = lease(ledger, made[0])
-    claimed = ledger.advance(held, [], 10, 10.0, 70.0).claimed
-    ledger.give_back(held, [], [one.id for one in claimed], 11.0, rest=30.0)
+    ledger.advance(held, [], 10, 10.0, 70.0)
+    ledger.give_back(held, [], 11.0, rest=30.0)
     assert set(states(database).values()) == {"queued"}
     assert ledger.lease(made[0], "next", 12.0, 72.0) is None  # it rests
     again = lease(ledger, made[0], now=41.0)
@@ -264,7 +264,7 @@ def test_cancel_skips_what_waits_and_what_comes_back(
     plans.move(campaign.id, ["running"], "cancelled")
     Docket(database).cancel(campaign.id, 11.0)
     sent = Outcome(claimed[0].id, State.SENT, "accepted", code=250)
-    ledger.give_back(held, [sent], [one.id for one in claimed[1:]], 12.0)
+    ledger.give_back(held, [sent], 12.0)
     assert Tallies(database).tally(campaign.id) == {("sent", "accepted"): 1, ("skipped", "cancelled"): 14}
 
 
@@ -295,7 +295,7 @@ def test_a_late_owner_can_only_settle_what_was_its_own(
     assert not ledger.renew(late, 99.0)
     wrong = [Outcome(a.id, State.BOUNCED, "x"), Outcome(b.id, State.SENT, "accepted")]
     assert ledger.advance(late, wrong, 10, 13.0, 73.0).halt == "lost"
-    ledger.give_back(late, [], [a.id], 13.0)
+    ledger.give_back(late, [], 13.0)
     assert states(database) == {1: "sending", 2: "sent"}
     assert [held.id for held, _ in ledger.held()] == [new.id]
 
@@ -332,9 +332,7 @@ def test_a_retry_reopens_exactly_what_ended_so(
     campaign, made = launch(plans, Rule((join("one", [1, 2]),)))
     held = lease(ledger, made[0])
     a, b = ledger.advance(held, [], 10, 10.0, 70.0).claimed
-    ledger.give_back(
-        held, [Outcome(a.id, State.SENT, "accepted"), Outcome(b.id, State.BOUNCED, "x")], [], 11.0
-    )
+    ledger.give_back(held, [Outcome(a.id, State.SENT, "accepted"), Outcome(b.id, State.BOUNCED, "x")], 11.0)
     assert Docket(database).reopen(campaign.id, [State.BOUNCED], 12.0) == 1
     assert states(database) == {1: "sent", 2: "queued"}
     again = lease(ledger, made[0], now=13.0)

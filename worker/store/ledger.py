@@ -155,26 +155,21 @@ class Ledger:
         with self._database.write() as connection:
             return _renew(connection, lease, until)
 
-    def give_back(
-        self,
-        lease: Lease,
-        outcomes: Sequence[Outcome],
-        unsent: Collection[int],
-        now: float,
-        rest: float = 0.0,
-    ) -> None:
-        """End the lease: settle what is known, return what was never begun, and say when the batch is due.
+    def give_back(self, lease: Lease, outcomes: Sequence[Outcome], now: float, rest: float = 0.0) -> None:
+        """End the lease with nothing in flight: settle what is known, queue again whatever is left in hand.
+
+        Whatever is left, not a list of it: a claim whose answer was lost on its way to us is in our hands
+        without our knowing.
 
         Args:
             lease: ours; if it was taken over meanwhile, our own rows are still settled by their fence.
             outcomes: what became known.
-            unsent: deliveries in hand whose final dot has surely not left.
             now: UTC seconds.
             rest: seconds before the batch may be taken again (the relay is away, or asks for time).
         """
         with self._database.write() as connection:
             _settle(connection, lease.id, outcomes, now)
-            _requeue(connection, lease.id, lease.batch_id, unsent)
+            _requeue(connection, lease.id, lease.batch_id)
             _release(connection, lease.id, lease.batch_id, now, now + rest)
 
     # -- recovery ----------------------------------------------------------------------------------
@@ -350,13 +345,16 @@ def _in_hand(lease_id: int, batch_id: int) -> sa.Select[int]:
     )
 
 
-def _requeue(connection: sa.Connection, lease_id: int, batch_id: int, ids: Collection[int]) -> None:
-    if ids:
-        connection.execute(
-            sa.update(deliveries)
-            .where(deliveries.c.id.in_(_in_hand(lease_id, batch_id)), deliveries.c.id.in_(ids))
-            .values(state=State.QUEUED, lease_id=None, due_at=0.0)
-        )
+def _requeue(
+    connection: sa.Connection, lease_id: int, batch_id: int, ids: Collection[int] | None = None
+) -> None:
+    """Queue again what is in hand under this lease; only those of `ids` where they are given."""
+    here = [deliveries.c.id.in_(_in_hand(lease_id, batch_id))]
+    if ids is not None:
+        here.append(deliveries.c.id.in_(ids))
+    connection.execute(
+        sa.update(deliveries).where(*here).values(state=State.QUEUED, lease_id=None, due_at=0.0)
+    )
 
 
 def _release(connection: sa.Connection, lease_id: int, batch_id: int, now: float, due_at: float) -> None:
