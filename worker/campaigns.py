@@ -204,6 +204,10 @@ class Campaigns:
             self.ring()
         return opened
 
+    def accept(self, name: str) -> int:
+        """Take a person's word that what is unconfirmed arrived; returns how many deliveries."""
+        return self._docket.accept(self.find(name).id, self._clock())
+
     def verify(self, name: str) -> Proof:
         """Add a campaign up."""
         campaign = self.find(name)

@@ -439,3 +439,29 @@ def test_a_rate_reply_rests_the_relay_for_everyone(office: Office, post: tuple[P
     grant = office.throttle.take(1)
     assert grant.count == 0
     assert grant.wait > 60
+
+
+@pytest.mark.parametrize("how", ["resend", "accept"])
+def test_what_is_unconfirmed_is_settled_by_a_person_only(
+    office: Office, post: tuple[Post, int], how: str
+) -> None:
+    """Never again by itself; called sent, or sent again under the same number, when a person says so."""
+    campaign, batch = office.launch(3)
+    lease = office.ledger.lease(batch, office.dispatcher.journal.owner, office.clock(), office.clock() + 60)
+    assert lease is not None
+    taken = office.ledger.advance(lease, [], 3, office.clock(), office.clock() + 60).claimed
+    lost = [Outcome(one.id, State.UNCONFIRMED, "link lost after the dot") for one in taken]
+    office.ledger.give_back(lease, lost, office.clock())
+    office.clock.forward(100_000)
+    office.sweep.run()
+    assert office.dispatcher.send(batch) is None
+    assert post[0].taken == []
+    assert office.campaigns.verify(campaign.name).by_state == {"unconfirmed": 3}
+    if how == "resend":
+        assert office.campaigns.retry(campaign.name, [State.UNCONFIRMED], None) == 3
+        office.dispatcher.send(batch)
+        assert sorted(post[0].taken) == everyone(3)
+    else:
+        assert office.campaigns.accept(campaign.name) == 3
+        assert post[0].taken == []
+    assert office.campaigns.verify(campaign.name).by_state == {"sent": 3}

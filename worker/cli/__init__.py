@@ -48,6 +48,6 @@ def _misused(error: typer.TyperException) -> int:
         return error.exit_code
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "tocsin"
-    message = " ".join(error.format_message().split())
+    message = " ".join(error.format_message().split()).replace(": Value error, ", ": ")  # pydantic's prefix
     terminal.complain(message[:1].lower() + message[1:].rstrip("."), f"See `{path} --help`.")
     return error.exit_code

@@ -7,7 +7,7 @@ give, and naming a person.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +17,7 @@ from worker.campaigns import Proof
 from worker.cli import grammar, session, terminal
 from worker.cli.terminal import Column, cell, count
 from worker.deliveries import OPEN, State
+from worker.errors import Refused, WrongUse
 from worker.store.plans import Campaign
 from worker.wiring import Wiring
 
@@ -242,19 +243,39 @@ def _whole(name: str, lines: _Lines) -> Sequence[Mapping[str, object]]:
 
 
 @grammar.command(
-    app, "unconfirmed", "tocsin unconfirmed chechnya-report-1", "tocsin unconfirmed chechnya-report-1 --json"
+    app,
+    "unconfirmed",
+    "tocsin unconfirmed chechnya-report-1",
+    "tocsin unconfirmed chechnya-report-1 --json",
+    "tocsin unconfirmed chechnya-report-1 --accept",
+    "tocsin unconfirmed chechnya-report-1 --resend",
 )
-def unconfirmed(*, name: grammar.Campaign, as_json: grammar.Json = False) -> None:
-    """List the mails of which nobody can know whether they were taken.
+def unconfirmed(
+    *,
+    name: grammar.Campaign,
+    accept: Annotated[bool, grammar.flag("--accept", help="Call them all sent: you know they were.")] = False,
+    resend: Annotated[
+        bool, grammar.flag("--resend", help="Send them all again, with the same Message-ID.")
+    ] = False,
+    yes: grammar.Yes = False,
+    as_json: grammar.Json = False,
+) -> None:
+    """List the mails of which nobody can know whether they were taken, or settle them.
 
     A link was lost, or a process died, between a mail's last byte and the relay's answer. They are never sent
-    again by themselves: some may have arrived.
+    again by themselves: some may have arrived. The relay's own log tells. Sent again, a mail keeps its
+    Message-ID, so that many mailboxes show the two as one.
 
     JSON: an array of {delivery, reason, at}.
     """
+    if accept and resend:
+        raise WrongUse("--accept and --resend exclude each other", remedy="Give one of them.")
     with session.opened() as tocsin:
         campaign = tocsin.campaigns.find(name)
         found = tocsin.tallies.unconfirmed(campaign.id)
+        if (accept or resend) and found:
+            _settle(tocsin, campaign, len(found), resend=resend, yes=yes)
+            return
     if as_json:
         keys = [{"delivery": one, "reason": why, "at": terminal.iso(at)} for one, why, at in found]
         terminal.show_json(keys)
@@ -264,3 +285,17 @@ def unconfirmed(*, name: grammar.Campaign, as_json: grammar.Json = False) -> Non
         columns = (Column("Delivery", number=True), Column("Reason"), Column("When"))
         rows = [(str(one), why, calendar.show(at, campaign.time_zone)) for one, why, at in found]
         terminal.show(terminal.table(columns, rows))
+
+
+def _settle(tocsin: Wiring, campaign: Campaign, number: int, *, resend: bool, yes: bool) -> None:
+    """Settle what is unconfirmed by an operator's word, once they are sure."""
+    mails = f"{count(number)} unconfirmed"
+    if not resend:
+        terminal.ask(f"Call {mails} sent", agreed=yes)
+        terminal.say(f"{campaign.name}: {count(tocsin.campaigns.accept(campaign.name))} called sent.")
+        return
+    if campaign.not_after is not None and campaign.not_after <= tocsin.clock():
+        raise Refused(f"the deadline of {campaign.name} is past", remedy="Call them sent with --accept.")
+    terminal.ask(f"Send {mails} again; who has one may get two", agreed=yes)
+    opened = tocsin.campaigns.retry(campaign.name, [State.UNCONFIRMED], None)
+    terminal.say(f"{campaign.name}: {count(opened)} will be sent again.")

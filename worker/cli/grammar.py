@@ -45,7 +45,8 @@ class Group(TyperGroup):
 
 def examples(*lines: str) -> str:
     """Return the section that ends every help."""
-    return "\n".join(("Examples:", *(f"  {escape(line)}" for line in lines)))
+    # Escaped as a whole: `escape` doubles a backslash at the end of its text, and shells read two as one word.
+    return escape("\n".join(("Examples:", *(f"  {line}" for line in lines))))
 
 
 def story(callback: Callable[..., object]) -> str:

@@ -70,7 +70,7 @@ def suppress() -> None:
 def add(
     *,
     given: Addresses,
-    reason: Annotated[Reason, typer.Option(help="Why.")] = Reason.OPERATOR,
+    reason: Why = Reason.OPERATOR,
     of_list: OfList = "",
 ) -> None:
     """Never write to these addresses again.
@@ -88,7 +88,7 @@ def add(
 
 
 @grammar.command(
-    app, "remove", 'tocsin suppress remove me@example.org --reason "asked by phone to hear from us again"'
+    app, "remove", 'tocsin suppress remove me@example.org --reason "asked by phone to get mail again"'
 )
 def remove(
     *,
@@ -177,7 +177,7 @@ def import_(
             metavar="FILE", help="One address a line, or CSV; - for standard input.", show_default=False
         ),
     ],
-    reason: Annotated[Reason, typer.Option(help="Why.")] = Reason.IMPORTED,
+    reason: Why = Reason.IMPORTED,
     of_list: OfList = "",
     as_json: grammar.Json = False,
 ) -> int:

@@ -70,6 +70,15 @@ class Docket:
             )
         return skipped
 
+    def accept(self, campaign_id: int, now: float) -> int:
+        """Call every unconfirmed delivery sent, on an operator's word; returns how many."""
+        with self._database.write() as connection:
+            return connection.execute(
+                sa.update(deliveries)
+                .where(deliveries.c.campaign_id == campaign_id, deliveries.c.state == State.UNCONFIRMED)
+                .values(state=State.SENT, reason="accepted by hand", settled_at=now)
+            ).rowcount
+
     def reopen(self, campaign_id: int, states: Sequence[State], now: float) -> int:
         """Queue again exactly the deliveries that ended in these states, with all their attempts."""
         ended = deliveries.c.campaign_id == campaign_id, deliveries.c.state.in_(states)
