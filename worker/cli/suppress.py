@@ -40,10 +40,13 @@ class Reason(Enum):
 Addresses = Annotated[
     list[str],
     typer.Argument(
-        metavar="ADDRESS...",
+        metavar="ADDRESS",
         help="Addresses; - reads them from standard input, one a line, so that no shell history keeps them.",
         show_default=False,
     ),
+]
+Why = Annotated[
+    Reason, typer.Option(metavar="REASON", help=f"Why: {', '.join(each.value for each in Reason)}.")
 ]
 OfList = Annotated[
     str,
@@ -88,7 +91,7 @@ def add(
 
 
 @grammar.command(
-    app, "remove", 'tocsin suppress remove me@example.org --reason "asked by phone to get mail again"'
+    app, "remove", 'tocsin suppress remove me@example.org --reason "asked by phone"'
 )
 def remove(
     *,
