@@ -260,7 +260,7 @@ def unconfirmed(
     yes: grammar.Yes = False,
     as_json: grammar.Json = False,
 ) -> None:
-    """List the mails of which nobody can know whether they were taken, or settle them.
+    """List or settle the mails of which nobody can know whether they were taken.
 
     A link was lost, or a process died, between a mail's last byte and the relay's answer. They are never sent
     again by themselves: some may have arrived. The relay's own log tells. Sent again, a mail keeps its

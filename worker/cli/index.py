@@ -55,7 +55,10 @@ ENTRIES = (
     Entry("report", "accounts", "Show what became of everybody, in columns that add up.", FOLLOW),
     Entry("verify", "accounts", "Prove that everybody is accounted for, and print the sum.", FOLLOW),
     Entry(
-        "unconfirmed", "accounts", "List the mails of which nobody can know whether they were taken.", FOLLOW
+        "unconfirmed",
+        "accounts",
+        "List or settle the mails of which nobody can know whether they were taken.",
+        FOLLOW,
     ),
     Entry("up", "running", "Run everything on this machine until Ctrl-C.", RUN),
     Entry("worker", "running", "Run one worker, which sends what is due.", RUN),
