@@ -104,6 +104,15 @@ def test_every_option_named_alone_belongs_to_some_command(document: Path) -> Non
     assert named - set().union(*map(_options, COMMANDS.values())) == set()
 
 
+def test_the_examples_of_a_help_can_be_pasted() -> None:
+    """A line that goes on ends in one backslash: after two, a shell would run half of it."""
+    argv = [sys.executable, "-m", "worker.cli", "send", "--help"]
+    told = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    going_on = [line.rstrip() for line in told.splitlines() if line.rstrip().endswith("\\")]
+    assert going_on
+    assert not [line for line in going_on if line.endswith("\\\\")]
+
+
 def test_the_documents_show_commands() -> None:
     """The searches above find something to check."""
     found = [call for document in DOCUMENTS for call in _calls(document)]

@@ -45,7 +45,7 @@ class Group(TyperGroup):
 
 def examples(*lines: str) -> str:
     """Return the section that ends every help."""
-    # Escaped as a whole: `escape` doubles a backslash that ends its text, and a shell does not go on after two.
+    # Escaped as a whole: `escape` doubles a backslash that ends its text, and shells do not go on after two.
     return escape("\n".join(("Examples:", *(f"  {line}" for line in lines))))
 
 

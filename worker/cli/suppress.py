@@ -90,9 +90,7 @@ def add(
     terminal.say(f"{count(new)} added, {count(len(found) - new)} stood already.")
 
 
-@grammar.command(
-    app, "remove", 'tocsin suppress remove me@example.org --reason "asked by phone"'
-)
+@grammar.command(app, "remove", 'tocsin suppress remove me@example.org --reason "asked by phone"')
 def remove(
     *,
     given: Addresses,
