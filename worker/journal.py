@@ -8,7 +8,7 @@ Refuses: to be believed after a reboot (the page cache did not survive that), an
 import fcntl
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,6 +113,26 @@ def inspect(folder: Path, owner: str) -> Hand | None:
 def discard(folder: Path, owner: str) -> None:
     """Remove the journal of an owner that is gone and whose hand is settled."""
     (folder / f"{owner}{_SUFFIX}").unlink(missing_ok=True)
+
+
+def tidy(folder: Path, holders: Collection[str], older_than: float) -> int:
+    """Remove journals that nobody locks, whose owners hold nothing; returns how many.
+
+    Args:
+        folder: this machine's journals.
+        holders: owners of leases that have not ended.
+        older_than: UTC seconds; younger ones stay, for one may be between its making and its locking.
+    """
+    removed = 0
+    for file in folder.glob(f"*{_SUFFIX}"):
+        owner = file.name.removesuffix(_SUFFIX)
+        if owner in holders or file.stat().st_mtime >= older_than:
+            continue
+        hand = inspect(folder, owner)
+        if hand is not None and not hand.alive:
+            discard(folder, owner)
+            removed += 1
+    return removed
 
 
 def _read(lines: Iterator[bytes]) -> tuple[set[int], dict[int, Outcome]]:

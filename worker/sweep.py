@@ -19,6 +19,8 @@ log = structlog.get_logger()
 
 #: An owner on another machine, silent for so long past its lease, is taken for lost (seconds).
 LOST_OWNER_SECONDS = 60.0
+#: The empty journal of a process that ended is removed after so long (seconds).
+STALE_JOURNAL_SECONDS = 3600.0
 #: An import whose process died is forgotten after so long (seconds).
 STALE_IMPORT_SECONDS = 24 * 3600.0
 
@@ -52,8 +54,10 @@ class Sweep:
             if campaign.state == "scheduled" and self._campaigns.begin(campaign):
                 log.info("campaign_started", campaign=campaign.id)
             self._doorbell.launch(campaign.id)
-        for lease, owner in self._ledger.held():
+        held = self._ledger.held()
+        for lease, owner in held:
             self._look_after(lease, owner, now)
+        journal.tidy(self._journals, {owner for _, owner in held}, now - STALE_JOURNAL_SECONDS)
         if rung := self._campaigns.ring():
             log.info("batches_rung", count=rung)
         for name in self._plans.finish_whole(now):

@@ -10,7 +10,7 @@ import pytest
 
 from worker import journal
 from worker.deliveries import State
-from worker.journal import Hand, Journal, inspect, owner_name
+from worker.journal import Hand, Journal, inspect, owner_name, tidy
 from worker.store.ledger import Outcome
 
 _DOOMED = """
@@ -94,6 +94,18 @@ def test_a_successor_has_its_own_file_and_lock(tmp_path: Path) -> None:
     second = first.succeed()
     assert second.owner == f"{first.owner}+1"
     assert second.succeed().owner == f"{first.owner}+2"
+
+
+def test_tidying_removes_only_what_nobody_needs(tmp_path: Path) -> None:
+    """Locked journals, those of lease holders and fresh ones stay; the rest of the dead go."""
+    locked, holder, gone = (Journal(tmp_path, owner_name(name)) for name in "abc")
+    for each in (holder, gone):
+        os.close(each._file)
+    now = gone._path.stat().st_mtime
+    assert tidy(tmp_path, {holder.owner}, now - 10) == 0
+    assert tidy(tmp_path, {holder.owner}, now + 10) == 1
+    assert {file.stem for file in tmp_path.iterdir()} == {locked.owner, holder.owner}
+    locked.close()
 
 
 def test_an_orderly_end_leaves_no_file(tmp_path: Path) -> None:
