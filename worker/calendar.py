@@ -36,9 +36,7 @@ def moment(text: str, zone_name: str, now: float) -> float:
         local = _placed(local, where, text)
     found = local.timestamp()
     if found < now:
-        raise WrongUse(
-            f"{text} ({zone_name}) is past", remedy="Give a time to come, or leave --at out to send now."
-        )
+        raise WrongUse(f"{text} ({zone_name}) is past", remedy="Give a time to come.")
     return found
 
 

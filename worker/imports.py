@@ -17,7 +17,7 @@ from typing import Protocol, TextIO
 from worker.addresses import provider
 from worker.errors import Refused
 from worker.sealing import NONCE_BYTES, Keyring, Person
-from worker.store.people import People, Staged
+from worker.store.people import People, Sealed, Staged
 from worker.store.suppressions import EVERYTHING, Suppressions, list_scope
 from worker.tables.lists import Consent, Rejected, Row
 
@@ -108,38 +108,55 @@ class Importer:
         return result
 
     def _stage(self, import_id: int, slug: str, rows: Sequence[Row], result: Result) -> None:
-        by_key: dict[bytes, Row] = {}
+        coming: dict[bytes, _Coming] = {}
         forms: dict[bytes, bytes] = {}  # every hash of an address, earlier hash keys' too, to today's
         for row in rows:
             keys = self._keyring.address_keys(row.address)
-            by_key.setdefault(keys[0], row)
+            one = _Coming.of(row)
+            coming[keys[0]] = coming[keys[0]].before(one) if keys[0] in coming else one
             forms.update(dict.fromkeys(keys, keys[0]))
-        result.duplicates += len(rows) - len(by_key)
-        said_no = self._said_no(forms, slug)
-        result.suppressed += len(said_no)
-        kept = {key: row for key, row in by_key.items() if key not in said_no}
-        held = self._people.ids(list(kept))
-        staged = [self._sealed(key, row, held.get(key)) for key, row in kept.items()]
-        new = self._people.stage(import_id, staged)
-        result.accepted += new
-        result.duplicates += len(staged) - new
+        result.duplicates += len(rows) - len(coming)
+        for key in self._said_no(forms, slug):
+            del coming[key]
+            result.suppressed += 1
+        aside = self._people.staged(import_id, list(coming))
+        held = self._people.held([key for key in coming if key not in aside])
+        result.duplicates += len(aside)
+        result.accepted += len(coming) - len(aside)
+        self._people.stage(import_id, list(self._sealed(coming, aside, held)))
+
+    def _sealed(
+        self, coming: Mapping[bytes, "_Coming"], aside: Mapping[bytes, Sealed], held: Mapping[bytes, Sealed]
+    ) -> Iterator[Staged]:
+        """Yield what is to be put aside: new people, and what is already held with what the file adds."""
+        for key, one in coming.items():
+            person, number = one.person, None
+            if key in aside:  # an earlier row of this file: it stands, and this one fills its gaps
+                number = aside[key].id
+                earlier = self._opened(aside[key])
+                person = person.updated(earlier)
+                if person == earlier:
+                    continue
+            elif key in held:
+                number = held[key].id
+                person = self._opened(held[key]).updated(person)
+            number = self._next_id() if number is None else number
+            yield Staged(
+                address_key=key,
+                person_id=number,
+                sealed=self._keyring.seal(number, person.to_bytes(), self._random(NONCE_BYTES)),
+                provider=provider(person.address.domain),
+                consent_id=self._consent_id(one.consent),
+                consented_at=one.consent.at.timestamp() if one.consent.at else None,
+            )
+
+    def _opened(self, sealed: Sealed) -> Person:
+        return Person.from_bytes(self._keyring.open(sealed.id, sealed.sealed))
 
     def _said_no(self, forms: Mapping[bytes, bytes], slug: str) -> set[bytes]:
         """Return the keys of those who said no, under whichever of their address's hashes."""
         scopes = [EVERYTHING, *(list_scope(each.id) for each in self._people.lists_named(slug))]
         return {forms[form] for form in self._suppressions.said_no(list(forms), scopes)}
-
-    def _sealed(self, key: bytes, row: Row, person_id: int | None) -> Staged:
-        number = person_id if person_id is not None else self._next_id()
-        person = Person(row.address, row.fields, row.language, row.discreet)
-        return Staged(
-            address_key=key,
-            person_id=number,
-            sealed=self._keyring.seal(number, person.to_bytes(), self._random(NONCE_BYTES)),
-            provider=provider(row.address.domain),
-            consent_id=self._consent_id(row.consent),
-            consented_at=row.consent.at.timestamp() if row.consent.at else None,
-        )
 
     def _next_id(self) -> int:
         number = next(self._ids, None)
@@ -156,6 +173,23 @@ class Importer:
                 self._consents.clear()
             self._consents[text] = self._people.consent_id(text.basis, text.source, text.wording)
         return self._consents[text]
+
+
+@dataclass(frozen=True, slots=True)
+class _Coming:
+    """One person as a file gives them, perhaps in several rows."""
+
+    person: Person
+    consent: Consent
+
+    @classmethod
+    def of(cls, row: Row) -> "_Coming":
+        return cls(Person(row.address, row.fields, row.language, row.discreet), row.consent)
+
+    def before(self, later: "_Coming") -> "_Coming":
+        """Return both rows as one: the first stands, the later fills its gaps."""
+        consent = self.consent if self.consent.basis else later.consent
+        return _Coming(later.person.updated(self.person), consent)
 
 
 class Rejects:

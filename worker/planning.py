@@ -88,7 +88,7 @@ class Planner:
         )
         trial = try_out(Printer(edition, self._keyring.marks(), "c0"), people)
         if trial.lacking:
-            told = ", ".join(f"{name} ({count} people)" for name, count in trial.lacking.items())
+            told = ", ".join(f"{name} ({count} of them)" for name, count in trial.lacking.items())
             raise Refused(
                 f"some people on these lists lack what the appeal asks for: {told}",
                 remedy='Give a fallback, as in {{ first_name | default("friend") }}.',

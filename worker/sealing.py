@@ -34,6 +34,8 @@ _LARGEST_ID: Final = 255
 _PURPOSES: Final = ("seal", "lookup", "mark")
 _ABOUT: Final = b"tocsin person 1:"
 _TAG_BYTES: Final = 16
+# Not an address, so it is nobody's key.
+_FINGERPRINT: Final = b"tocsin key ring 1"
 # A record's length would tell a thief of the database how long a name and an address are; in steps of this
 # many bytes it tells almost nothing, for a few bytes each.
 _STEP: Final = 64
@@ -140,6 +142,10 @@ class Keyring:
         """
         return tuple(_hashed(key, address) for key in self._lookups)
 
+    def fingerprints(self) -> tuple[bytes, ...]:
+        """Return a mark of each look-up key held, the current one first, that gives none of them away."""
+        return tuple(hmac.digest(key, _FINGERPRINT, "sha256")[:ADDRESS_KEY_BYTES] for key in self._lookups)
+
     def seal(self, person_id: int, record: bytes, nonce: bytes) -> bytes:
         """Encrypt a record for this person; `nonce` is 12 fresh random bytes, never used twice."""
         if len(nonce) != NONCE_BYTES:
@@ -188,6 +194,19 @@ class Person:
         """Return the name for the To header, or "" when none is known."""
         known = self.fields.get
         return known("name") or f"{known('first_name', '')} {known('last_name', '')}".strip()
+
+    def updated(self, newer: "Person") -> "Person":
+        """Return this person with what a newer record says; what it does not say stays.
+
+        Discreet once is discreet: a list that knows nothing of it must not bring the open form to somebody
+        who must not be seen to get it.
+        """
+        return Person(
+            newer.address,
+            {**self.fields, **newer.fields},
+            newer.language or self.language,
+            self.discreet or newer.discreet,
+        )
 
     def to_bytes(self) -> bytes:
         """Return the record to seal: compact JSON, filled with spaces to a multiple of 64 bytes."""

@@ -141,7 +141,7 @@ class Settings(BaseSettings):
         except OSError as error:
             raise WrongUse(
                 f"secret_file: cannot read the key ring at {self.secret_file}: {error.strerror}",
-                remedy="Run `tocsin init`, restore the file from its backup, or set TOCSIN_SECRET_FILE.",
+                remedy="Restore it from its copy; a new workspace gets its own from `tocsin init`.",
             ) from error
         if stat.S_IMODE(mode) & 0o077 and _MOUNTED_SECRETS not in self.secret_file.parents:
             raise WrongUse(

@@ -27,6 +27,7 @@ from worker.planning import Planner
 from worker.post.relay import Endpoint, Relay, Timeouts
 from worker.sealing import Keyring
 from worker.settings import Settings
+from worker.store import keyrings
 from worker.store.database import Database
 from worker.store.docket import Docket
 from worker.store.ledger import Ledger
@@ -62,8 +63,10 @@ class Wiring:
 
     @cached_property
     def keyring(self) -> Keyring:
-        """The keys; WrongUse when the secret file is missing, open to others or wrong."""
-        return Keyring.load(self.settings.secret_text().get_secret_value())
+        """The keys; WrongUse when the secret file is missing, open to others, wrong or another store's."""
+        found = Keyring.load(self.settings.secret_text().get_secret_value())
+        keyrings.require(self.database, found.fingerprints())
+        return found
 
     @cached_property
     def people(self) -> People:

@@ -9,12 +9,13 @@ import pytest
 import sqlalchemy as sa
 
 from worker.addresses import parse
-from worker.errors import Refused
+from worker.errors import Refused, WrongUse
 from worker.imports import Importer, Rejects, Result, Target
 from worker.sealing import Keyring, Keys, Person
+from worker.store import keyrings
 from worker.store.database import Database
 from worker.store.people import People
-from worker.store.schema import people
+from worker.store.schema import consents, memberships, people
 from worker.store.suppressions import EVERYTHING, Suppression, Suppressions
 from worker.tables.lists import Consent, read
 
@@ -136,6 +137,58 @@ def test_a_suppression_is_found_under_an_older_hash_key(database: Database, keyr
     rows = read([GOOD.encode() + b"bo@example.org,Bo,consent,form,2025-01-01\n"], defaults=Consent())
     result = importer.run(rows, Target("one", "One"), Rejects(Path("unused")), lambda _rows: None)
     assert (result.accepted, result.suppressed) == (1, 1)
+
+
+def test_discreet_once_is_discreet(bring: Bring, database: Database, keyring: Keyring) -> None:
+    """A list that knows nothing of it never brings the open form to somebody who asked for the other."""
+    head = "email,discreet,language,basis,source,when\n"
+    bring(head + "anna@example.org,yes,ru,consent,form,2025-01-01\n")
+    bring("email\nanna@example.org\n")
+    bring(head + "anna@example.org,no,,consent,form,2025-01-01\n")
+    (person,) = held(database, keyring)
+    assert (person.discreet, person.language) == (True, "ru")
+
+
+@pytest.mark.parametrize("rows", [["no", "yes"], ["yes", "no"], ["no"] * 6000 + ["yes"]])
+def test_discreet_in_any_row_of_a_file_is_discreet(
+    rows: list[str], bring: Bring, database: Database, keyring: Keyring
+) -> None:
+    """Also when the rows are far apart; the first row's other fields stand, later ones fill the gaps."""
+    lines = [
+        f"anna@example.org,{'Anna' if not n else 'Other'},{'' if not n else 'Hull'},{mark}"
+        for n, mark in enumerate(rows)
+    ]
+    result = bring("\n".join(["email,name,town,discreet", *lines, ""]))
+    assert (result.accepted, result.duplicates) == (1, len(rows) - 1)
+    (person,) = held(database, keyring)
+    assert person.discreet
+    assert dict(person.fields) == {"name": "Anna", "town": "Hull"}
+
+
+def test_a_file_that_says_nothing_of_consent_takes_none_away(bring: Bring, database: Database) -> None:
+    """A bare file of addresses leaves basis, source and date as they were; a better record replaces them."""
+    bring(GOOD)
+    bring("email\nanna@example.org\n")
+    assert consent(database) == ("consent", 1_735_689_600.0)
+    bring(GOOD.replace("consent,form,2025-01-01", "soft opt-in,stall,2025-01-02"))
+    assert consent(database) == ("soft opt-in", 1_735_776_000.0)
+
+
+def consent(database: Database) -> tuple[str, float]:
+    """The one membership's basis and date."""
+    query = sa.select(consents.c.basis, memberships.c.consented_at).join_from(memberships, consents)
+    with database.read() as connection:
+        return tuple(connection.execute(query).one())
+
+
+def test_another_key_ring_is_refused(database: Database, keyring: Keyring) -> None:
+    """With another key no opt-out would be found, so nothing goes on; a rotation keeps the old one."""
+    keyrings.require(database, keyring.fingerprints())
+    keyrings.require(database, keyring.fingerprints())
+    with pytest.raises(WrongUse, match="not the one"):
+        keyrings.require(database, Keyring.generate(secrets.token_bytes).fingerprints())
+    rotated = Keys(2, {**keyring.lookup_keys.by_id, 2: secrets.token_bytes(32)})
+    keyrings.require(database, Keyring(keyring.seal_keys, rotated, keyring.mark_keys).fingerprints())
 
 
 def test_a_second_import_updates_what_is_held(bring: Bring, database: Database, keyring: Keyring) -> None:

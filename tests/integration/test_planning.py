@@ -92,7 +92,7 @@ def test_the_plan_counts_everybody_by_reason(planned: Planned) -> None:
 
 def test_a_field_that_somebody_lacks_stops_the_plan_with_the_count(planned: Planned) -> None:
     """Before anybody is mailed, and only counting those who would be."""
-    with pytest.raises(Refused, match=r"town \(1 people\)") as caught:
+    with pytest.raises(Refused, match=r"town \(1 of them\)") as caught:
         planned([ANNA, BO, DI], body="in {{ town }}.")
     assert "default" in caught.value.remedy
 

@@ -4,6 +4,7 @@ Refuses: to touch a workspace that is there.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from worker.doctor import Check
 from worker.errors import TocsinError, Unavailable
 from worker.sealing import Keyring
 from worker.settings import Settings
+from worker.store import keyrings
 from worker.store.database import Database
 from worker.wiring import Wiring
 
@@ -90,7 +92,11 @@ def _checks() -> Iterator[tuple[str, Check]]:
         return  # told by the check just above
     wiring = Wiring(found, session.Bell(found))
     private = found.broker.url == "embedded"
-    yield "keys", doctor.keys(lambda: found.secret_text().get_secret_value(), Keyring.load, found.secret_file)
+    text = found.secret_text
+    yield (
+        "keys",
+        doctor.keys(lambda: text().get_secret_value(), functools.partial(_ours, wiring), found.secret_file),
+    )
     yield "queue", doctor.queue(lambda: broker.client(found), broker.find_program if private else None)
     yield "database", doctor.database(wiring.database.revisions)
     yield "relay", doctor.relay(wiring.relay().probe)
@@ -99,6 +105,15 @@ def _checks() -> Iterator[tuple[str, Check]]:
     if session.queue_answers(found):
         yield "workers", doctor.workers(lambda: session.workers(found))
     wiring.database.close()
+
+
+def _ours(wiring: Wiring, text: str) -> None:
+    """Read a key ring, and hold it against the store where there is one to ask."""
+    found = Keyring.load(text)
+    with contextlib.suppress(Unavailable):  # told by the database's own check
+        current, newest = wiring.database.revisions()
+        if current == newest:
+            keyrings.require(wiring.database, found.fingerprints())
 
 
 def _clocks(found: Settings, wiring: Wiring) -> Sequence[tuple[str, Callable[[], float]]]:

@@ -113,21 +113,29 @@ class People:
             query = sa.select(consents.c.id).where(consents.c.digest == digest)
             return int(connection.execute(query).scalar_one())
 
-    def ids(self, address_keys: Collection[bytes]) -> Mapping[bytes, int]:
-        """Return the ids of those who are held already."""
-        query = sa.select(people.c.address_key, people.c.id).where(people.c.address_key.in_(address_keys))
+    def held(self, address_keys: Collection[bytes]) -> Mapping[bytes, Sealed]:
+        """Return those of them whom we hold already, by key."""
+        query = sa.select(people.c.id, people.c.address_key, people.c.sealed)
         with self._database.read() as connection:
-            return dict(connection.execute(query).all())
+            rows = connection.execute(query.where(people.c.address_key.in_(address_keys)))
+            return {row.address_key: Sealed(*row) for row in rows}
+
+    def staged(self, import_id: int, address_keys: Collection[bytes]) -> Mapping[bytes, Sealed]:
+        """Return those of them whom this import has put aside already, by key."""
+        query = sa.select(staged.c.person_id, staged.c.address_key, staged.c.sealed)
+        mine = staged.c.import_id == import_id, staged.c.address_key.in_(address_keys)
+        with self._database.read() as connection:
+            return {row.address_key: Sealed(*row) for row in connection.execute(query.where(*mine))}
 
     def new_ids(self, count: int) -> int:
         """Take `count` new person ids; return the first."""
         with self._database.write() as connection:
             return allocate(connection, "person", count)
 
-    def stage(self, import_id: int, rows: Sequence[Staged]) -> int:
-        """Put rows of an import aside; the first of an address wins. Returns how many were new to it."""
+    def stage(self, import_id: int, rows: Sequence[Staged]) -> None:
+        """Put rows of an import aside; a person put aside before has their record replaced."""
         if not rows:
-            return 0
+            return
         values = [
             {
                 "import_id": import_id,
@@ -141,10 +149,13 @@ class People:
             for row in rows
         ]
         with self._database.write() as connection:
-            statement = insert_new(staged, connection).on_conflict_do_nothing()
-            return connection.execute(
-                statement, values, execution_options={"preserve_rowcount": True}
-            ).rowcount
+            statement = insert_new(staged, connection)
+            connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["import_id", "address_key"], set_={"sealed": statement.excluded.sealed}
+                ),
+                values,
+            )
 
     def finish_import(self, import_id: int, slug: str, title: str, now: float) -> tuple[int, int]:
         """Make everyone staged a member of a list (made if new), in one transaction.
@@ -197,6 +208,9 @@ class People:
                         "consent_id": member.excluded.consent_id,
                         "consented_at": member.excluded.consented_at,
                     },
+                    # A file that says nothing of consent takes none away.
+                    where=_says(member.excluded.consent_id) & member.excluded.consented_at.is_not(None)
+                    | ~_says(memberships.c.consent_id),
                 )
             )
             after = _count(connection, people), _count(connection, memberships)
@@ -218,6 +232,11 @@ class People:
             for import_id in found:
                 _drop_staged(connection, import_id, now)
         return len(found)
+
+
+def _says(consent_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """Return the condition "this consent names a basis"."""
+    return sa.select(sa.literal(1)).where(consents.c.id == consent_id, consents.c.basis != "").exists()
 
 
 def _count(connection: sa.Connection, table: sa.Table) -> int:

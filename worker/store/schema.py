@@ -229,6 +229,14 @@ facts = Table(
     PrimaryKeyConstraint("delivery_id", "kind"),
 )
 
+#: Which key ring this store belongs to: a keyed mark of it, not a key. One row.
+keyrings = Table(
+    "keyrings",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),
+    Column("fingerprint", LargeBinary(16), nullable=False),
+)
+
 #: Blocks of ids handed out ahead of their rows (person, batch).
 counters = Table(
     "counters",

@@ -82,12 +82,12 @@ def test_a_no_to_one_list_leaves_the_others(tocsin: Tocsin) -> None:
     ran = tocsin("suppress", "check", "anna.bell@example.org", "--json")
     assert ran.json[0]["entries"][0]["scope"] == "list:example"
     assert (
-        tocsin("send", "chechnya-report", "--list", "example", "--dry-run", "--json").json["recipients"] == 40
+        tocsin("send", "chechnya-report", "--list", "example", "--dry-run", "--json").json["recipients"] == 32
     )
     words = ("--list", "example", "--reason", "asked", "--yes")
     assert tocsin("suppress", "remove", "anna.bell@example.org", *words).code == 0
     assert (
-        tocsin("send", "chechnya-report", "--list", "example", "--dry-run", "--json").json["recipients"] == 41
+        tocsin("send", "chechnya-report", "--list", "example", "--dry-run", "--json").json["recipients"] == 33
     )
 
 
