@@ -151,7 +151,7 @@ def _run(order: _Order, told: "_Told") -> None:
             day_first=order.day_first,
         )
         now = dt.datetime.now(dt.UTC)
-        path = tocsin.settings.state / "rejects" / f"{order.target.slug}-{now:%Y%m%d-%H%M%S}.csv"
+        path = tocsin.settings.state / "rejects" / f"{order.target.slug}-{now:%Y%m%d-%H%M%S-%f}.csv"
         try:
             told.result = tocsin.importer.run(told.watch(rows), order.target, Rejects(path), bar.rows)
         except KeyboardInterrupt as stop:
