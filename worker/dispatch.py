@@ -28,8 +28,12 @@ RECHECK_SECONDS = 0.25
 LOST_IN_A_ROW = 5
 #: Refusals for our own fault, one after another, before the whole campaign or relay stops for it.
 BLAMED_IN_A_ROW = 3
-#: How long a relay that cannot be reached is left alone (seconds).
+#: How long a relay that cannot be reached is left alone (seconds): at first, for it may only be restarting,
+FIRST_REST_SECONDS = 2.0
+#: and when that did not help.
 REST_SECONDS = 30.0
+#: How long a batch waits when the queue or the store is away (seconds); the tick rings when they are back.
+AWAY_SECONDS = 5.0
 #: A longer wait for the pace goes back to the ledger (seconds).
 LONG_WAIT_SECONDS = 2.0
 #: Largest share of a second's pace asked for at once, so that a pause never waits long for what was granted.
@@ -169,7 +173,7 @@ class _Run:
             self._stop("cannot be made")
             self._all.alarms.stop(self._lease.campaign_id, f"paused: {error}")
         except Unavailable as error:
-            self._stop("unavailable", rest=REST_SECONDS)
+            self._stop("unavailable", rest=AWAY_SECONDS)
             log.warning("dispatch_unavailable", batch=self._lease.batch_id, why=str(error))
         return None
 
@@ -314,7 +318,7 @@ class _Run:
         if lost.trouble is not None:
             self._trouble(lost.trouble, lost.reason, REST_SECONDS)
         elif self._lost_in_a_row >= LOST_IN_A_ROW:
-            self._stop("links lost", rest=REST_SECONDS)
+            self._stop("links lost", rest=self._patience)
             self._all.alarms.warn(self._lease.campaign_id, f"the relay's link breaks: {scrub(lost.reason)}")
 
     def _blamed(self, trouble: Trouble, reason: str, reply: Reply, wait: float) -> None:
@@ -340,12 +344,17 @@ class _Run:
             self._all.alarms.warn(self._lease.campaign_id, f"the relay asked for rest: {said}, {wait:.0f} s")
 
     def _relay_down(self, down: RelayDown) -> None:
-        self._stop("relay down", rest=REST_SECONDS)
+        self._stop("relay down", rest=self._patience)
         notice = f"the relay cannot be used: {down}"
         if down.trouble is Trouble.AUTH:
             self._all.alarms.stop(self._lease.campaign_id, f"paused: {notice}")
         else:
             self._all.alarms.warn(self._lease.campaign_id, notice)
+
+    @property
+    def _patience(self) -> float:
+        """Return how long to leave the relay alone: long when there was trouble already as we began."""
+        return REST_SECONDS if self._lease.noticed else FIRST_REST_SECONDS
 
     def _stop(self, why: str, rest: float = 0.0) -> None:
         self.summary.halt = self.summary.halt or why

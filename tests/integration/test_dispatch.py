@@ -17,7 +17,7 @@ from worker import broker, journal
 from worker.addresses import parse
 from worker.campaigns import Alarms, Campaigns
 from worker.deliveries import RetryPolicy, State
-from worker.dispatch import Dispatcher, Pace
+from worker.dispatch import FIRST_REST_SECONDS, REST_SECONDS, Dispatcher, Pace
 from worker.errors import Refused
 from worker.journal import Journal
 from worker.post.parcels import Parcel
@@ -317,6 +317,21 @@ def test_an_unreachable_relay_loses_nobody(office: Office) -> None:
     assert office.plans.get(campaign.id).state == "running"
     assert office.dispatcher.send(batch) is None  # it rests
     assert office.ledger.held() == []
+
+
+def test_a_relay_that_broke_once_rests_for_a_moment_only(office: Office, post: tuple[Post, int]) -> None:
+    """All its links cut at once, as by a restart, cost two seconds; half a minute only if it stays away."""
+    away = office.dispatcher.relay = Relay(Endpoint("127.0.0.1", 1, "plain"))
+    _, batch = office.launch(5)
+    for rest in (FIRST_REST_SECONDS, REST_SECONDS, REST_SECONDS):
+        assert office.dispatcher.send(batch) is not None
+        office.clock.forward(rest - 0.5)
+        assert office.dispatcher.send(batch) is None
+        office.clock.forward(1.0)
+    away.close()
+    office.dispatcher.relay = office.relay
+    office.dispatcher.send(batch)
+    assert sorted(post[0].taken) == everyone(5)
 
 
 def test_a_success_clears_the_notice(office: Office, post: tuple[Post, int]) -> None:
