@@ -53,7 +53,6 @@ from worker.wiring import Wiring
 KINDS: Final = ("child", "worker", "parent", "beat", "control", "redis", "links", "freeze")
 CAMPAIGN: Final = "chechnya-report-1"
 _PATIENCE: Final = 120.0
-_TICKS: Final = 10.0  #: seconds in which the tick has surely come
 _WHEN: Final = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 _CONFIG: Final = """\
 [organisation]
@@ -464,13 +463,6 @@ class Site:
             processes.end(part.process, patience=40)
 
     @property
-    def orphaned_journals(self) -> list[str]:
-        """The journals of processes that are no more, though they hold something (empty ones go later)."""
-        living = {str(pid) for part in self.senders for pid in part.pids}
-        files = [file for file in (self.home / "var" / "journal").glob("*") if file.stat().st_size]
-        return [file.name for file in files if file.name.split(".")[-3] not in living]
-
-    @property
     def finished(self) -> bool:
         """Whether the campaign has ended."""
         try:
@@ -561,8 +553,9 @@ class Figures:
     database: str
     seconds: float = 0.0
     finished: bool = False
+    events: list[tuple[float, str, int]] = field(default_factory=list)  #: when, what, links open or cut
     kills: Counter[str] = field(default_factory=Counter)
-    deaths: Counter[str] = field(default_factory=Counter)  #: of processes that nobody killed
+    deaths: Counter[str] = field(default_factory=Counter)  #: of processes that nobody killed directly
     states: Counter[str] = field(default_factory=Counter)
     taken: int = 0
     missing: int = 0  #: recipients without a delivery
@@ -575,7 +568,6 @@ class Figures:
     links: int = 0  #: open at the kills of senders, and cut
     unexplained: int = 0  #: unconfirmed beyond the links that their own process had at its kill
     leases_open: int = 0
-    journals_left: int = 0
     tracebacks: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
     verified: bool = False
@@ -594,9 +586,7 @@ class Figures:
             "unconfirmed beyond the open links": max(self.unconfirmed - self.links, 0),
             "unconfirmed for no known reason": self.unexplained,
             "leases that never ended": self.leases_open,
-            "journals left behind": self.journals_left,
             "tracebacks in the logs": self.tracebacks.total(),
-            "processes that died by themselves": self.deaths.total(),
         }
         found = [f"{what}: {count}" for what, count in counts.items() if count]
         if not self.finished:
@@ -625,8 +615,6 @@ def run(plan: Plan, folder: Path, database: str = "sqlite", postgres: Postgres |
         kills = _campaign(site, figures, postgres, began + plan.limit)
         figures.seconds = round(time.monotonic() - began, 1)
         figures.finished = site.finished
-        processes.until(lambda: not site.orphaned_journals, seconds=_TICKS)
-        figures.journals_left = len(site.orphaned_journals)
         site._end()  # noqa: SLF001 - ours: whoever is late is heard before the comparison
         _compare(site, figures, kills)
         _logs(site.logs, figures)
@@ -655,6 +643,7 @@ def _campaign(site: Site, figures: Figures, postgres: Postgres | None, deadline:
 
     processes.until(step, seconds=deadline - time.monotonic())
     figures.kills.update(kill.kind for kill in kills)
+    figures.events = [(round(k.at, 2), k.kind, sum(k.links.values()) + k.cut) for k in kills]
     return kills
 
 
@@ -737,6 +726,9 @@ def _recovery(site: Site, figures: Figures, kills: Sequence[Kill], taken: Sequen
     figures.hand, figures.silence = dict(hand), dict(silence)
 
 
+#: How Celery tells of a child that we killed at work, and of one that we killed while it started: then the
+#: worker ends itself, to be started again.
+_OUR_DOING: Final = ("signal 9 (SIGKILL)", "Could not start worker processes")
 _LAST_LINE: Final = re.compile(r"\\n(?P<last>[A-Za-z_.]+(?:Error|Exception|Lost|Exit|Interrupt)[^\\\"]*)")
 
 
@@ -752,7 +744,7 @@ def _logs(folder: Path, figures: Figures) -> None:
                 continue
             event = re.sub(r"[0-9a-f]{4,}|\d+", "#", str(told.get("event", "")).partition("\n")[0])[:90]
             key = f"{file.stem.rstrip('0123456789')}: {told.get('level')}: {event}"
-            if "Traceback" in line and "signal 9 (SIGKILL)" not in line:  # Celery tells of our own kills
+            if "Traceback" in line and not any(ours in line for ours in _OUR_DOING):
                 last = _LAST_LINE.findall(line)
                 figures.tracebacks[f"{key} … {last[-1][:120] if last else ''}"] += 1
             elif told.get("level") in {"warning", "error", "critical"}:
