@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
+from worker import processes
 from worker.deliveries import State
 from worker.store.audience import Rule
 from worker.store.database import Database
@@ -355,3 +356,33 @@ def test_a_rule_survives_its_text_form() -> None:
     rule = Rule((3, 1), limit=7, require_consent=False)
     assert Rule.from_json(rule.to_json()) == rule
     assert json.loads(rule.to_json())["lists"] == [3, 1]
+
+
+def test_a_second_recovery_leaves_alone_what_has_moved_on(
+    join: Join, plans: Plans, ledger: Ledger, database: Database
+) -> None:
+    """Two sweeps at once: the later one, held up by the first, takes nothing from the next owner's hand."""
+    _, made = launch(plans, Rule((join("one", [1, 2, 3, 4]),)))
+    dead = lease(ledger, made[0])
+    ids = [one.id for one in ledger.advance(dead, [], 10, 10.0, 70.0).claimed]
+    late = threading.Thread(target=ledger.recover, args=(dead, [], ids[:2], 20.0))
+    mine = sa.update(deliveries).where(deliveries.c.id.in_(ids))
+    with database.write() as connection:  # the first sweep and, right after it, the batch's next owner
+        connection.execute(mine.values(state=State.QUEUED, lease_id=None))
+        connection.execute(mine.values(state=State.SENDING, lease_id=dead.id + 1))
+        late.start()
+        if not database.is_sqlite:  # where it waits for the whole store, and sees what came of it
+            assert processes.until(lambda: _waits(database), seconds=20)
+    late.join()
+    assert set(states(database).values()) == {"sending"}
+    assert ledger.in_hand(Lease(dead.id + 1, made[0], dead.campaign_id, 70.0)) == set(ids)
+
+
+def _waits(database: Database) -> bool:
+    """Whether somebody waits for a row's lock in PostgreSQL."""
+    waiting = sa.text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    with database.read() as connection:
+        return bool(connection.execute(waiting).scalar_one())

@@ -219,7 +219,7 @@ class Ledger:
             _requeue(connection, lease.id, lease.batch_id, never_begun)
             doubtful = connection.execute(
                 sa.update(deliveries)
-                .where(deliveries.c.id.in_(_in_hand(lease.id, lease.batch_id)))
+                .where(*_held(lease.id, lease.batch_id))
                 .values(state=State.UNCONFIRMED, reason="owner lost", settled_at=now)
             ).rowcount
             _release(connection, lease.id, lease.batch_id, now, now)
@@ -338,18 +338,26 @@ def _mark(connection: sa.Connection, ids: Collection[int], state: State, reason:
         )
 
 
-def _in_hand(lease_id: int, batch_id: int) -> sa.Select[int]:
+def _held(lease_id: int, batch_id: int) -> tuple[sa.ColumnElement[bool], ...]:
+    # Asked of the row itself, never through a sub-select: PostgreSQL asks again once it has waited for a
+    # row, but does not run a sub-select anew, and would take back what the next owner has in hand.
     # By batch, so that the index of open rows finds them.
-    return sa.select(deliveries.c.id).where(
-        deliveries.c.batch_id == batch_id, deliveries.c.state == "sending", deliveries.c.lease_id == lease_id
+    return (
+        deliveries.c.batch_id == batch_id,
+        deliveries.c.state == "sending",
+        deliveries.c.lease_id == lease_id,
     )
+
+
+def _in_hand(lease_id: int, batch_id: int) -> sa.Select[int]:
+    return sa.select(deliveries.c.id).where(*_held(lease_id, batch_id))
 
 
 def _requeue(
     connection: sa.Connection, lease_id: int, batch_id: int, ids: Collection[int] | None = None
 ) -> None:
     """Queue again what is in hand under this lease; only those of `ids` where they are given."""
-    here = [deliveries.c.id.in_(_in_hand(lease_id, batch_id))]
+    here = list(_held(lease_id, batch_id))
     if ids is not None:
         here.append(deliveries.c.id.in_(ids))
     connection.execute(
