@@ -101,6 +101,7 @@ class Plan:
     frozen: float = 8.0  #: seconds for which a sender is stopped: longer than its lease
     reply_delay: float = 0.004  #: seconds the mail server takes over a mail
     limit: float = 900.0  #: seconds after which the run is given up
+    apart: bool = False  #: each sender as on a machine of its own
     seed: int = 0
 
     @property
@@ -381,7 +382,11 @@ class Site:
             yield f"dispatch{number}", "worker", "--queues", "dispatch", "--processes", count
 
     def _add(self, name: str, argv: Sequence[str | Path]) -> None:
-        self.parts[name] = Part(name, argv, self.env, self.logs / f"{name}.log")
+        env = dict(self.env)
+        if self.plan.apart and name.startswith("dispatch"):
+            env["TOCSIN_STATE"] = str(self.home / name)
+            env["TOCSIN_SECRET_FILE"] = str(self.settings.secret_file)
+        self.parts[name] = Part(name, argv, env, self.logs / f"{name}.log")
 
     @property
     def senders(self) -> list[Part]:
@@ -794,6 +799,7 @@ def main() -> int:
     parser.add_argument("--reply-delay", type=float, default=Plan.reply_delay)
     parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {', '.join(KINDS)}, database")
     parser.add_argument("--in-turn", action="store_true", help="one kind after the other, not by chance")
+    parser.add_argument("--apart", action="store_true", help="senders as on other machines (PostgreSQL only)")
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--json", type=Path, help="where the raw figures go")
     parser.add_argument("--keep", type=Path, help="an empty folder for all files; else they are removed")

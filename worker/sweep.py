@@ -65,6 +65,17 @@ class Sweep:
         if dropped := self._people.abandon_stale_imports(now - STALE_IMPORT_SECONDS, now):
             log.info("imports_abandoned", count=dropped)
 
+    def recover(self) -> None:
+        """Settle what processes that died on this machine had in hand: only here are their journals.
+
+        Every new process asks this first, because the tick may run on another machine.
+        """
+        now = self._clock()
+        for lease, owner in self._ledger.held():
+            hand = journal.inspect(self._journals, owner)
+            if hand is not None and not hand.alive:
+                self._recover(lease, owner, hand, now)
+
     def _look_after(self, lease: Lease, owner: str, now: float) -> None:
         hand = journal.inspect(self._journals, owner)
         if hand is not None and not hand.alive:

@@ -7,6 +7,7 @@ database is the truth; the queue only says that there is something to do).
 import contextlib
 import mmap
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -109,6 +110,7 @@ def create(settings: Settings, build: Callable[[Settings, "Bells", Callable[[], 
     drain = _drain_flag()
     tools = _per_process(lambda: build(settings, Bells(app, settings), lambda: drain[0] != 0))
     _register(app, tools)
+    _recover_first(tools)
     return app
 
 
@@ -134,6 +136,22 @@ def _register(app: Celery, tools: Callable[[], Tools]) -> None:
                 kit.plans.finish_whole(kit.dispatcher.clock())
 
 
+def _recover_first(tools: Callable[[], Tools]) -> None:
+    """Let every new process settle what dead ones left on its machine, which the tick may not see.
+
+    In a thread: a store that is away must not keep the process from saying that it is up.
+    """
+
+    def recover() -> None:
+        with _told("recover"):
+            tools().sweep.recover()
+
+    def begin(**_: object) -> None:
+        threading.Thread(target=recover, name="recover", daemon=True).start()
+
+    signals.worker_process_init.connect(begin, weak=False)
+
+
 @contextlib.contextmanager
 def _told(task: str) -> Any:  # noqa: ANN401 - a context manager
     """Log an expected failure in one line; the tick does the work again when its time has come."""
@@ -157,13 +175,15 @@ def _drain_flag() -> "mmap.mmap":
 def _per_process(make: Callable[[], Tools]) -> Callable[[], Tools]:
     """Build once in each process: an engine or a socket must never cross a fork."""
     made: dict[int, Tools] = {}
+    making = threading.Lock()
 
     def get() -> Tools:
         pid = os.getpid()
-        if pid not in made:
-            made.clear()
-            made[pid] = make()
-        return made[pid]
+        with making:
+            if pid not in made:
+                made.clear()
+                made[pid] = make()
+            return made[pid]
 
     return get
 

@@ -426,6 +426,32 @@ def test_a_killed_process_is_settled_by_its_journal(office: Office, post: tuple[
     assert [state for state, _ in office.states().values()].count("sent") == 11
 
 
+def test_a_process_killed_on_another_machine_is_settled_there(office: Office, tmp_path: Path) -> None:
+    """The tick cannot read its journal and waits; its successor on that machine settles the hand exactly."""
+    _, batch = office.launch(12)
+    dispatcher = office.process("doomed")
+    lease = office.ledger.lease(batch, dispatcher.journal.owner, office.clock(), office.clock() + 60)
+    assert lease is not None
+    taken = office.ledger.advance(lease, [], 12, office.clock(), office.clock() + 60).claimed
+    dispatcher.journal.begin(taken[0].id)
+    dispatcher.journal.succeed()  # leaves the file unlocked, as a death does
+    elsewhere = Sweep(
+        office.plans,
+        office.ledger,
+        People(office.database),
+        office.campaigns,
+        office.bells,
+        tmp_path / "elsewhere",
+        office.clock,
+    )
+    elsewhere.run()
+    elsewhere.recover()
+    assert {state for state, _ in office.states().values()} == {"sending"}
+    office.sweep.recover()
+    assert sorted(state for state, _ in office.states().values()) == ["queued"] * 11 + ["unconfirmed"]
+    assert office.ledger.held() == []
+
+
 def test_an_unexpected_failure_is_left_to_the_journal(
     office: Office, post: tuple[Post, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
