@@ -39,7 +39,7 @@ install: .venv/.installed ## Install the `tocsin` command into .venv
 	@touch $@
 
 LOCK := .venv-lock/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
-	--generate-hashes --no-header --no-emit-index-url --no-emit-find-links
+	--generate-hashes --no-header
 
 lock: ## Choose and pin the newest fitting versions
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
