@@ -520,13 +520,12 @@ class Postgres:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        quiet = subprocess.DEVNULL
-        self.process: subprocess.Popen[bytes] = subprocess.Popen(  # type: ignore[call-overload]  # as above
-            self._argv, stdout=quiet, stderr=quiet, start_new_session=True, **self._who
-        )
+        self.process = self._spawn()
         engine = sa.create_engine(self.url.replace("postgresql:", "postgresql+psycopg:"))
 
         def answers() -> bool:
+            if self.process.poll() is not None:  # it refuses while a backend of the killed one still lives
+                self.process = self._spawn()
             try:
                 engine.connect().close()
             except sa.exc.OperationalError:
@@ -535,6 +534,13 @@ class Postgres:
 
         assert processes.until(answers, seconds=_PATIENCE), "PostgreSQL did not come up"
         engine.dispose()
+
+    def _spawn(self) -> "subprocess.Popen[bytes]":
+        quiet = subprocess.DEVNULL
+        started: subprocess.Popen[bytes] = subprocess.Popen(  # type: ignore[call-overload]  # as above
+            self._argv, stdout=quiet, stderr=quiet, start_new_session=True, **self._who
+        )
+        return started
 
     def kill(self) -> None:
         """End it with all its backends, at once, and start it again."""
