@@ -94,13 +94,14 @@ class Sweep:
         # A journal that a reboot may have cut short proves what it says, but not what it leaves out.
         never_begun = held - hand.begun - hand.known.keys() if hand.trusted else set[int]()
         settled, requeued, doubtful = self._ledger.recover(lease, list(hand.known.values()), never_begun, now)
-        log.warning(
-            "lease_recovered",
-            batch=lease.batch_id,
-            lease=lease.id,
-            settled=settled,
-            requeued=requeued,
-            unconfirmed=doubtful,
-        )
+        if settled or requeued or doubtful:
+            log.warning(
+                "lease_recovered",
+                batch=lease.batch_id,
+                lease=lease.id,
+                settled=settled,
+                requeued=requeued,
+                unconfirmed=doubtful,
+            )
         if all(other != owner for _, other in self._ledger.held()):
             journal.discard(self._journals, owner)

@@ -214,6 +214,9 @@ class Ledger:
             How many were settled as known, put back as never begun, and left unconfirmed.
         """
         with self._database.write() as connection:
+            ended = sa.select(leases.c.ended_at).where(leases.c.id == lease.id).with_for_update()
+            if connection.execute(ended).scalar_one() is not None:  # another sweep was first
+                return 0, 0, 0
             before = set(connection.execute(_in_hand(lease.id, lease.batch_id)).scalars())
             _settle(connection, lease.id, [one for one in known if one.id in before], now)
             _requeue(connection, lease.id, lease.batch_id, never_begun)
