@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from worker.deliveries import Reply, RetryPolicy, State, Trouble, next_step, scrub
-from worker.errors import Refused, Unavailable
+from worker.errors import Refused, Unavailable, WrongUse
 from worker.journal import Journal
 from worker.post.parcels import Lost, Parcel
 from worker.post.relay import Relay, RelayDown
@@ -136,13 +136,11 @@ class _Run:
         self._rest = 0.0
         self._started = dispatcher.clock()
         self._recheck_at = self._started + RECHECK_SECONDS
-        self._printer: Printer | None = None
         self.summary = Summary(lease.batch_id)
 
     def carry(self) -> None:
         """Drive the relay until there is no more to do, or a reason to stop."""
         try:
-            self._printer = self._all.printers(self._lease.campaign_id)
             self._all.relay.carry(self._next_parcel, self._all.journal.begin, self._settled)
         except RelayDown as down:
             self._relay_down(down)
@@ -169,7 +167,8 @@ class _Run:
         """Give the relay its next mail; what goes wrong here ends the run, and what flies still lands."""
         try:
             return self._next()
-        except Refused as error:  # a mail that cannot be made is our fault, never the recipient's
+        # A mail that cannot be made (or a whole edition, after an upgrade) is our fault, not the recipient's.
+        except (Refused, WrongUse) as error:
             self._stop("cannot be made")
             self._all.alarms.stop(self._lease.campaign_id, f"paused: {error}")
         except Unavailable as error:
@@ -193,11 +192,10 @@ class _Run:
 
     def _made(self, claimed: Claimed) -> Parcel | None:
         """Make one mail; a record that does not open is that person's end in this campaign."""
-        assert self._printer is not None  # noqa: S101 - carry() sets it before the relay asks
         reason = "no discreet form"
         try:
             person = Person.from_bytes(self._all.keyring.open(claimed.person_id, claimed.sealed))
-            parcel = self._printer.parcel(claimed.id, person, self._all.clock())
+            parcel = self._all.printers(self._lease.campaign_id).parcel(claimed.id, person, self._all.clock())
         except SealError:
             parcel, reason = None, "unreadable record"
         if parcel is None:

@@ -84,6 +84,11 @@ class Wiring:
         return Plans(self.database, self.settings.sending.batch_size)
 
     @cached_property
+    def ledger(self) -> Ledger:
+        """The deliveries in hand."""
+        return Ledger(self.database)
+
+    @cached_property
     def tallies(self) -> Tallies:
         """The counts."""
         return Tallies(self.database)
@@ -124,7 +129,7 @@ class Wiring:
         """The tick."""
         return Sweep(
             self.plans,
-            Ledger(self.database),
+            self.ledger,
             self.people,
             self.campaigns,
             self.doorbell,
@@ -148,13 +153,7 @@ class Wiring:
             ca_file=relay.ca_file,
             connections=relay.connections,
             messages_per_connection=relay.messages_per_connection,
-            timeouts=Timeouts(
-                connect=relay.timeouts.connect,
-                command=relay.timeouts.command,
-                data=relay.timeouts.data,
-                block=relay.timeouts.block,
-                final=relay.timeouts.final,
-            ),
+            timeouts=Timeouts(**relay.timeouts.model_dump()),
         )
 
     def relay(self) -> Relay:
@@ -196,7 +195,7 @@ class Wiring:
         """What sends batches."""
         sending = self.settings.sending
         return Dispatcher(
-            ledger=Ledger(self.database),
+            ledger=self.ledger,
             journal=Journal(self.settings.state / "journal", owner_name(secrets.token_hex(4))),
             keyring=self.keyring,
             relay=self.relay(),

@@ -18,7 +18,7 @@ from worker.addresses import parse
 from worker.campaigns import Alarms, Campaigns
 from worker.deliveries import RetryPolicy, State
 from worker.dispatch import FIRST_REST_SECONDS, REST_SECONDS, Dispatcher, Pace
-from worker.errors import Refused
+from worker.errors import Refused, WrongUse
 from worker.journal import Journal
 from worker.post.parcels import Parcel
 from worker.post.relay import Endpoint, Relay
@@ -352,6 +352,24 @@ def test_a_mail_that_cannot_be_made_pauses_the_campaign(office: Office, post: tu
     assert "cannot be made" in office.plans.get(campaign.id).notice
     assert sorted(post[0].taken) == everyone(5)
     assert [office.states()[number][0] for number in (6, 7, 8)] == ["queued"] * 3
+
+
+def test_an_edition_that_cannot_be_read_any_more_pauses_the_campaign(
+    office: Office, post: tuple[Post, int]
+) -> None:
+    """After an upgrade, say: the operator is told, nobody is lost, and no lease goes round and round."""
+
+    def unreadable(_campaign: int) -> Letters:
+        raise WrongUse("the appeal has an error")
+
+    office.dispatcher.printers = unreadable
+    campaign, batch = office.launch(3)
+    office.dispatcher.send(batch)
+    assert office.plans.get(campaign.id).state == "paused"
+    assert "the appeal has an error" in office.plans.get(campaign.id).notice
+    assert {state for state, _ in office.states().values()} == {"queued"}
+    assert office.ledger.held() == []
+    assert post[0].taken == []
 
 
 def test_who_may_only_get_a_form_that_there_is_not_is_skipped(office: Office) -> None:
