@@ -597,9 +597,9 @@ class Figures:
             "unconfirmed beyond the open links": max(self.unconfirmed - self.links, 0),
             "unconfirmed for no known reason": self.unexplained,
             "leases that never ended": self.leases_open,
-            "tracebacks in the logs": self.tracebacks.total(),
         }
         found = [f"{what}: {count}" for what, count in counts.items() if count]
+        found += [f"{count} tracebacks in the logs: {what}" for what, count in self.tracebacks.items()]
         if not self.finished:
             found.append("the campaign did not finish")
         if not self.verified:
@@ -737,29 +737,39 @@ def _recovery(site: Site, figures: Figures, kills: Sequence[Kill], taken: Sequen
     figures.hand, figures.silence = dict(hand), dict(silence)
 
 
-#: How Celery tells of a child that we killed at work, and of one that we killed while it started: then the
-#: worker ends itself, to be started again.
-_OUR_DOING: Final = ("signal 9 (SIGKILL)", "Could not start worker processes")
-_LAST_LINE: Final = re.compile(r"\\n(?P<last>[A-Za-z_.]+(?:Error|Exception|Lost|Exit|Interrupt)[^\\\"]*)")
+#: What Celery says of our own kills: a child dead at work; a child dead while it started (the worker then
+#: ends itself, to be started again); a child that was starting when its worker died, with nobody to tell.
+_OUR_DOING: Final = ("signal 9 (SIGKILL)", "Could not start worker processes", "self.on_loop_start(pid=pid)")
+_LAST_LINE: Final = re.compile(r"(?:\n|\\n)([A-Za-z_.]+(?:Error|Exception|Lost|Exit|Interrupt)[^\\\"\n]*)")
+#: A traceback outside the JSON lines: its head, the indented frames, and the line that names the error.
+_BARE: Final = re.compile(r"^Traceback .*\n(?:[ \t].*\n)*.*$", re.MULTILINE)
 
 
 def _logs(folder: Path, figures: Figures) -> None:
     """Count what the logs hold of errors, by their last line."""
     for file in folder.glob("*.log"):
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                told = json.loads(line)
-            except ValueError:
-                if line.startswith("Traceback") or "Error" in line:
-                    figures.tracebacks[f"{file.stem}: {line[:120]}"] += 1
-                continue
-            event = re.sub(r"[0-9a-f]{4,}|\d+", "#", str(told.get("event", "")).partition("\n")[0])[:90]
-            key = f"{file.stem.rstrip('0123456789')}: {told.get('level')}: {event}"
-            if "Traceback" in line and not any(ours in line for ours in _OUR_DOING):
-                last = _LAST_LINE.findall(line)
-                figures.tracebacks[f"{key} … {last[-1][:120] if last else ''}"] += 1
-            elif told.get("level") in {"warning", "error", "critical"}:
-                figures.warnings[key] += 1
+        text = file.read_text(encoding="utf-8", errors="replace")
+        bare = [(f"{file.stem}: bare", found) for found in _BARE.findall(text)]
+        told = [(key, line) for line in text.splitlines() if (key := _said(file, line, figures))]
+        for key, traceback in (*bare, *told):
+            if not any(ours in traceback for ours in _OUR_DOING):
+                last = _LAST_LINE.findall(traceback)
+                figures.tracebacks[f"{key} … {last[-1][:120] if last else traceback[:120]}"] += 1
+
+
+def _said(file: Path, line: str, figures: Figures) -> str | None:
+    """Count one JSON line's warning; give its name when it holds a traceback."""
+    try:
+        told = json.loads(line)
+        event = re.sub(r"[0-9a-f]{4,}|\d+", "#", str(told.get("event", "")).partition("\n")[0])[:90]
+    except (ValueError, AttributeError):  # a plain line, or a lone number
+        return None
+    key = f"{file.stem.rstrip('0123456789')}: {told.get('level')}: {event}"
+    if "Traceback" in line:
+        return key
+    if told.get("level") in {"warning", "error", "critical"}:
+        figures.warnings[key] += 1
+    return None
 
 
 # -- the command line --------------------------------------------------------------------------------
