@@ -257,6 +257,8 @@ _ADDRESS = re.compile(r"@|%40|=40|&#64|^[^\w]*<[^>]*>|[=#!%][\w-]+\.\w", re.IGNO
 _QUERY = re.compile(r"^(\W*https?://[^?#]*)[?#].*", re.IGNORECASE)
 _MARK = re.compile(r"[a-z0-9]{16,}", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[^ -~]")
+#: Without one of these no word can be what `_scrub_word` replaces. Most replies say "Ok" and a queue id.
+_SUSPECT = re.compile(r"[@%=&#<!?]|[a-z0-9]{16}", re.IGNORECASE)
 
 
 def scrub(text: str, known: Iterable[str] = ()) -> str:
@@ -275,7 +277,8 @@ def scrub(text: str, known: Iterable[str] = ()) -> str:
     words = text.split()
     if cut:
         words = words[:-1]  # it may be half an address
-    words = [_scrub_word(word, words[max(0, at - 1) : at + 2]) for at, word in enumerate(words)]
+    if _SUSPECT.search(text):
+        words = [_scrub_word(word, words[max(0, at - 1) : at + 2]) for at, word in enumerate(words)]
     return _UNPRINTABLE.sub("?", " ".join(words))[:_KEPT].rstrip()
 
 
@@ -290,6 +293,9 @@ def _without(text: str, secret: str) -> str:
     """Remove a known string, and its local part where it stands as a word, in any case."""
     secret = unicodedata.normalize("NFKC", secret)
     local = secret.rpartition("@")[0]
+    # Compiling a pattern for each recipient costs more than making their mail, and few replies name them.
+    if text.isascii() and secret.isascii() and (local or secret).lower() not in text.lower():
+        return text
     if secret:
         text = re.sub(re.escape(secret), "<address>", text, flags=re.IGNORECASE)
     if local:
