@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -19,6 +19,9 @@ from worker.sections import Section, without_password
 
 #: User name and password inside a URL, wherever one stands in a value that is shown.
 _USERINFO = re.compile(r"://[^/\s]*@")
+
+#: Stands for any name in the key of a table that there may be several of.
+_EACH = "*"
 
 #: Letters of a wrong value that are shown: it may be a file's worth.
 _SHOWN = 100
@@ -54,14 +57,12 @@ class Catalogue:
 
     def misplaced(self, document: Mapping[str, object]) -> Iterator[str]:
         """Find the keys of a file's document that hold a secret: a file is shown, copied and committed."""
-        for key, field in self.keys.items():
-            value: object = document
-            for part in key.split("."):
-                value = value.get(part) if isinstance(value, dict) else None
-            if value is not None and _is_secret(field):
-                yield key
-            if key.endswith(".url") and isinstance(value, str) and without_password(value)[1] is not None:
-                yield key
+        for pattern, field in self.keys.items():
+            for key, value in _found(document, pattern.split("."), ""):
+                if value is not None and _is_secret(field):
+                    yield key
+                if key.endswith(".url") and isinstance(value, str) and without_password(value)[1] is not None:
+                    yield key
 
     def unknown(self, variables: Mapping[str, str]) -> Iterator[str]:
         """Complain of the variables that would be silently ignored."""
@@ -88,7 +89,7 @@ class Catalogue:
             where = place(key)
             shown = self.variable if where.startswith(self.prefix) else str
             return f"{where} is not a setting{self._suggestion(key, shown)}"
-        field = self.keys.get(key)
+        field = self.keys.get(key) or self.keys.get(re.sub(r"^(\w+)\.\w+\.", rf"\1.{_EACH}.", key))
         meaning = f" ({field.description})" if field and field.description else ""
         if details["type"] == "missing":
             return f"{place(key)} is missing{meaning}"
@@ -115,9 +116,12 @@ class Catalogue:
             if key not in self.keys:
                 continue
             if section := _section(field):
-                off = "#" if value is None else mark
-                inner += ["", f"# {field.description}", f"{off}[{key}]"]
-                inner += self._table(f"{key}.", section, value or _example(section), mark=off)
+                off = mark if isinstance(value, Section) else "#"
+                each = f"{key}.{field.examples[0]}" if _named(field) and field.examples else key
+                inner += ["", f"# {field.description}", f"{off}[{each}]"]
+                # Of many that are alike, the first explains itself.
+                if each == key:
+                    inner += self._table(f"{key}.", section, value or _example(section), mark=off)
             elif _is_secret(field):
                 yield f"# {field.description} Only as {self.variable(key)}."
             else:
@@ -131,7 +135,16 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]
     for name, field in model.model_fields.items():
         yield f"{prefix}{name}", field
         if section := _section(field):
-            yield from _walk(section, f"{prefix}{name}.")
+            yield from _walk(section, f"{prefix}{name}.{_EACH}." if _named(field) else f"{prefix}{name}.")
+
+
+def _found(value: object, parts: list[str], key: str) -> Iterator[tuple[str, object]]:
+    """Yield what a document holds under a pattern of keys, each with its own key."""
+    if not parts:
+        yield key, value
+    elif isinstance(value, dict):
+        for name in value if parts[0] == _EACH else (parts[0],):
+            yield from _found(value.get(name), parts[1:], f"{key}.{name}".lstrip("."))
 
 
 def _section(field: FieldInfo) -> type[Section] | None:
@@ -140,6 +153,11 @@ def _section(field: FieldInfo) -> type[Section] | None:
         if isinstance(kind, type) and issubclass(kind, Section):
             return kind
     return None
+
+
+def _named(field: FieldInfo) -> bool:
+    """Tell whether a field holds tables of one kind under names of the operator's choice."""
+    return get_origin(field.annotation) is dict
 
 
 def _example(section: type[Section]) -> Section:

@@ -1,42 +1,43 @@
-"""Send one batch: lease it, and for each delivery claim, weave, pace, hand to the relay, settle.
+"""Send one batch: lease it, and for each delivery claim, weave, pace, hand to a relay, settle.
 
 Owns the order of these steps and what stops them. Refuses: keeping a transaction open while SMTP is spoken,
 beginning anything after a stop, and guessing an outcome: what is not known is `unconfirmed`.
 """
 
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
 
-from worker.deliveries import Reply, RetryPolicy, State, Trouble, next_step, scrub
+from worker.breakers import DOUBTFUL, RELAY_BREATH_SECONDS, Act, Breakers
+from worker.deliveries import Reply, RetryPolicy, State, Step, Trouble, next_step, scrub
 from worker.errors import Refused, Unavailable, WrongUse
+from worker.hand import Hand
 from worker.journal import Journal
 from worker.post.parcels import Lost, Parcel
 from worker.post.relay import Relay, RelayDown
 from worker.sealing import Keyring, Person, SealError
 from worker.store.ledger import Claimed, Lease, Ledger, Outcome
-from worker.throttle import Throttle
+from worker.throttle import Grant, Throttle
 
 log = structlog.get_logger()
 
 #: How often a chunk in hand is held against new opt-outs, pause and cancel (seconds).
 RECHECK_SECONDS = 0.25
-#: Links lost one after another, with nothing accepted between, before the relay is left alone for a while.
-LOST_IN_A_ROW = 5
-#: Refusals for our own fault, one after another, before the whole campaign or relay stops for it.
-BLAMED_IN_A_ROW = 3
 #: How long a relay that cannot be reached is left alone (seconds): at first, for it may only be restarting,
 FIRST_REST_SECONDS = 2.0
 #: and when that did not help.
 REST_SECONDS = 30.0
+#: How long a relay that does not let us in is left alone while another carries on (seconds).
+LOCKED_OUT_SECONDS = 300.0
 #: How long a batch waits when the queue or the store is away (seconds); the tick rings when they are back.
 AWAY_SECONDS = 5.0
 #: A longer wait for the pace goes back to the ledger (seconds).
 LONG_WAIT_SECONDS = 2.0
-#: Largest share of a second's pace asked for at once, so that a pause never waits long for what was granted.
+#: The longest that a batch is put off because every relay rests (seconds).
+LONGEST_REST_SECONDS = 60.0
+#: Most mails of a provider granted at once, so that a rest never waits long for what was granted.
 _PACE_AHEAD = 50
 
 
@@ -84,6 +85,14 @@ class Summary:
     halt: str = ""  #: why it ended: empty, slice, stopping, the campaign's state, or what went wrong
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One relay, and what part of the mail goes by it."""
+
+    relay: Relay
+    weight: float = 1.0  #: its share beside the others'; 0 = only while all others rest
+
+
 @dataclass(slots=True)
 class Dispatcher:
     """Sends batches for one process."""
@@ -91,7 +100,7 @@ class Dispatcher:
     ledger: Ledger
     journal: Journal
     keyring: Keyring
-    relay: Relay
+    routes: Mapping[str, Route]  #: by the relay's name
     throttle: Throttle
     printers: Callable[[int], Printer]  #: by campaign id
     alarms: Alarms
@@ -99,6 +108,7 @@ class Dispatcher:
     clock: Callable[[], float]  #: UTC seconds
     dice: Callable[[], float]  #: 0 to 1
     stopping: Callable[[], bool]  #: whether this process has been asked to end
+    others_wait: Callable[[], bool]  #: whether another batch could go while this one waits
 
     def send(self, batch_id: int) -> Summary | None:
         """Send what is due in a batch; None when there is nothing to claim. Safe to call twice."""
@@ -113,35 +123,51 @@ class Dispatcher:
         except BaseException:
             # Whatever this was, treat it as the crash it nearly is: leave the journal to the sweep, which
             # settles our hand exactly by it, and go on under a new one.
-            self.relay.close()
+            for route in self.routes.values():
+                route.relay.close()
             self.journal = self.journal.succeed()
             raise
         return run.summary
 
 
+def choose(weights: Mapping[str, float], dice: float) -> str:
+    """Pick a relay by weight, `dice` being between 0 and 1; spares (weight 0) only when there is no other."""
+    mark = dice * sum(weights.values())
+    for name, weight in weights.items():
+        mark -= weight
+        if weight and mark <= 0:
+            return name
+    return next(iter(weights))
+
+
 class _Run:
-    """One batch in hand."""
+    """One batch in hand, going by one relay."""
 
     def __init__(self, dispatcher: Dispatcher, lease: Lease) -> None:
         self._all = dispatcher
         self._lease = lease
         self._until = lease.until
-        self._hand: deque[Claimed] = deque()
+        self._relay = ""
+        self._spares = False  # whether another relay could take over now
+        self._hand = Hand()
+        self._more = True  # whether the batch may hold more than we took
         self._flying: dict[int, tuple[Claimed, str]] = {}  # with the address, which a reply may quote
         self._outcomes: list[Outcome] = []
+        self._doubted: list[Outcome] = []  # refusals in a row that may yet turn out to be our fault
         self._lost_once: set[int] = set()
-        self._lost_in_a_row = 0
-        self._blamed_in_a_row = 0
-        self._granted = 0
+        self._breakers = Breakers()
         self._rest = 0.0
         self._started = dispatcher.clock()
         self._recheck_at = self._started + RECHECK_SECONDS
         self.summary = Summary(lease.batch_id)
 
     def carry(self) -> None:
-        """Drive the relay until there is no more to do, or a reason to stop."""
+        """Drive a relay until there is no more to do, or a reason to stop."""
+        if not self._chosen():
+            return
         try:
-            self._all.relay.carry(self._next_parcel, self._all.journal.begin, self._settled)
+            route = self._all.routes[self._relay]
+            route.relay.carry(self._next_parcel, self._begin, self._settled)
         except RelayDown as down:
             self._relay_down(down)
 
@@ -149,17 +175,35 @@ class _Run:
         """Settle the last chunk and give the batch back."""
         if self._flying:
             raise RuntimeError("the relay returned with mails still in flight")
-        self._all.ledger.give_back(self._lease, self._outcomes, self._all.clock(), self._rest)
+        unsent = len(self._hand)
+        outcomes = self._outcomes + self._doubted
+        self._all.ledger.give_back(self._lease, outcomes, self._all.clock(), self._rest)
         self._all.journal.clear()
         log.info(
             "batch_ended",
             batch=self._lease.batch_id,
             campaign=self._lease.campaign_id,
+            relay=self._relay,
             sent=self.summary.sent,
             other=self.summary.other,
-            unsent=len(self._hand),
+            unsent=unsent,
             halt=self.summary.halt,
         )
+
+    def _chosen(self) -> bool:
+        """Choose the relay that carries this batch; False when none can now."""
+        try:
+            resting = self._all.throttle.resting()
+        except Unavailable as error:
+            self._away(error)
+            return False
+        free = {name: route.weight for name, route in self._all.routes.items() if name not in resting}
+        if not free:
+            self._stop("rest", rest=min(*resting.values(), LONGEST_REST_SECONDS))
+            return False
+        self._relay = choose(free, self._all.dice())
+        self._spares = len(free) > 1
+        return True
 
     # -- what the relay asks -----------------------------------------------------------------------
 
@@ -172,23 +216,37 @@ class _Run:
             self._stop("cannot be made")
             self._all.alarms.stop(self._lease.campaign_id, f"paused: {error}")
         except Unavailable as error:
-            self._stop("unavailable", rest=AWAY_SECONDS)
-            log.warning("dispatch_unavailable", batch=self._lease.batch_id, why=str(error))
+            self._away(error)
         return None
 
     def _next(self) -> Parcel | float | None:
         now = self._all.clock()
-        if self._must_stop(now) or not (self._hand or self._advance(now)):
+        if self._must_stop(now):
             return None
-        wait = self._wait_for_pace()
-        if wait:
-            return None if self.summary.halt else wait
-        while self._hand:
-            parcel = self._made(self._hand.popleft())
-            if parcel is not None:
-                self._granted -= 1
-                return parcel
-        return 0.0
+        while True:
+            claimed = self._hand.next()
+            if claimed is not None:
+                if (parcel := self._made(claimed)) is not None:
+                    return parcel
+                continue
+            if not self._hand and not self._advance(now):
+                return None
+            grant = self._all.throttle.take(self._relay, self._hand.wants(_PACE_AHEAD))
+            if not grant.counts:
+                return self._wait(grant, now)
+            self._hand.grant(grant.counts)
+
+    def _begin(self, delivery_id: int) -> None:
+        """Write down that a final dot is about to leave; raises when it must not."""
+        now = self._all.clock()
+        if now > self._until:
+            # Asleep past our lease (a stopped machine, an endless answer): others may have settled what we
+            # hold. Only who can still renew may go on.
+            self._until = now + self._all.pace.lease_seconds
+            if not self._all.ledger.renew(self._lease, self._until):
+                self._until = now - 1
+                raise Unavailable("the lease has run out, and the batch is in other hands")
+        self._all.journal.begin(delivery_id)
 
     def _made(self, claimed: Claimed) -> Parcel | None:
         """Make one mail; a record that does not open is that person's end in this campaign."""
@@ -209,14 +267,7 @@ class _Run:
         if isinstance(answer, Lost):
             self._lost(claimed, answer)
             return
-        step = next_step(
-            answer,
-            attempt=claimed.attempts + 1,
-            now=self._all.clock(),
-            deadline=self._lease.deadline,
-            jitter=self._all.dice(),
-            policy=self._all.pace.retry,
-        )
+        step = self._step(claimed, answer)
         # Refused for a fault of ours, it waits as long as the fault asks, and no attempt is used up.
         due_at = self._all.clock() + step.wait if step.trouble else step.due_at or 0.0
         outcome = Outcome(
@@ -230,22 +281,39 @@ class _Run:
             text=scrub(answer.text, [recipient]),
         )
         self._all.journal.settle(outcome)
-        self._outcomes.append(outcome)
+        if step.state is State.BOUNCED:
+            self._refused(claimed, outcome)
+        else:  # kept before anything else is tried that may fail: what is known must reach the ledger
+            self._outcomes.append(outcome)
         self._count(step.state)
-        if step.trouble is not None:
-            self._blamed(step.trouble, step.reason, answer, step.wait)
+        if step.state is State.SENT:
+            self._accepted(claimed)
+        elif step.trouble is not None:
+            act = self._breakers.blamed(step.trouble, claimed.provider)
+            self._obey(act, _said(outcome), step.wait, claimed.provider)
+
+    def _step(self, claimed: Claimed, answer: Reply) -> Step:
+        return next_step(
+            answer,
+            attempt=claimed.attempts + 1,
+            now=self._all.clock(),
+            deadline=self._lease.deadline,
+            jitter=self._all.dice(),
+            policy=self._all.pace.retry,
+        )
 
     # -- chunks ------------------------------------------------------------------------------------
 
     def _advance(self, now: float) -> bool:
-        """Settle the last chunk and take the next, in one transaction."""
+        """Settle the last chunk and take the next, in one transaction; False when nothing is in hand."""
         until = now + self._all.pace.lease_seconds
         taken = self._all.ledger.advance(self._lease, self._outcomes, self._all.pace.chunk, now, until)
         self._outcomes = []
         self._until = until
         self._recheck_at = now + RECHECK_SECONDS
-        self._hand.extend(taken.claimed)
-        if taken.halt:
+        self._hand.take(taken.claimed)
+        self._more = len(taken.claimed) == self._all.pace.chunk
+        if taken.halt and not (taken.halt == "empty" and self._hand):
             self._stop(taken.halt)
         return bool(self._hand)
 
@@ -263,8 +331,7 @@ class _Run:
     def _recheck(self, now: float) -> None:
         """Hold what is in hand against what was said since it was taken."""
         halt, said_no = self._all.ledger.recheck(self._lease, now)
-        for claimed in [one for one in self._hand if one.id in said_no]:
-            self._hand.remove(claimed)
+        for claimed in self._hand.drop(said_no):
             self._outcomes.append(Outcome(claimed.id, State.SKIPPED, "suppressed", tried=False))
         if halt:
             self._stop(halt)
@@ -274,23 +341,55 @@ class _Run:
                 self._stop("lost")
         self._recheck_at = now + RECHECK_SECONDS
 
-    def _wait_for_pace(self) -> float:
-        """Return 0 when one more mail may begin, else the seconds until it is worth asking again."""
-        if self._granted > 0:
-            return 0.0
-        grant = self._all.throttle.take(min(len(self._hand), _PACE_AHEAD))
-        self._granted = grant.count
-        if grant.count:
-            return 0.0
-        if grant.wait > LONG_WAIT_SECONDS and not self._flying:  # the ledger waits cheaper than a process
-            self._stop("rest", rest=min(grant.wait, 60.0))
-        # Never so long that an opt-out, a pause or a stop goes unseen meanwhile.
-        return min(max(grant.wait, 0.001), RECHECK_SECONDS)
+    # -- the pace ----------------------------------------------------------------------------------
+
+    def _wait(self, grant: Grant, now: float) -> float | None:
+        """Return the seconds until it is worth asking again; None when the batch had better be given back."""
+        if grant.relay_wait:
+            if grant.relay_wait > LONG_WAIT_SECONDS and not self._flying:
+                # The ledger waits cheaper than a process.
+                self._stop("rest", rest=min(grant.relay_wait, LONGEST_REST_SECONDS))
+                return None
+            return _nap(grant.relay_wait)
+        if self._more and self._advance(now):
+            return 0.0  # other providers' mail, perhaps
+        for provider, wait in grant.waits.items():
+            self._put_off(provider, wait, now)
+        return _nap(min(grant.waits.values())) if self._hand else 0.0
+
+    def _put_off(self, provider: str, wait: float, now: float) -> None:
+        """Give a provider's mail back to the ledger when it must wait long, or keeps others waiting."""
+        count = self._hand.count(provider)
+        if wait <= LONG_WAIT_SECONDS and (wait * count <= LONG_WAIT_SECONDS or not self._all.others_wait()):
+            return
+        due_at = now + max(wait, self._all.throttle.book(provider, count))
+        if self._lease.deadline is not None:
+            due_at = min(due_at, self._lease.deadline)
+        for claimed in self._hand.leave(provider):
+            self._outcomes.append(Outcome(claimed.id, State.QUEUED, "pace", due_at, tried=False))
 
     # -- what goes wrong ---------------------------------------------------------------------------
 
+    def _accepted(self, claimed: Claimed) -> None:
+        self._breakers.accepted(claimed.provider)
+        if self._doubted:  # the relay works: what it refused was the recipients'
+            self._outcomes += self._doubted
+            self._doubted = []
+
+    def _refused(self, claimed: Claimed, outcome: Outcome) -> None:
+        """Count a refusal; in a long row, those that may be our fault are undone, once each."""
+        undone = outcome.reason in DOUBTFUL and claimed.attempts == 0
+        (self._doubted if undone else self._outcomes).append(outcome)
+        if self._breakers.refused() is Act.PAUSE:
+            for one in self._doubted:
+                again = replace(one, state=State.QUEUED)
+                self._all.journal.settle(again)
+                self._outcomes.append(again)
+            self._doubted = []
+            said = f"one recipient after another is refused: {_said(outcome)}"
+            self._obey(Act.PAUSE, said, 0.0, claimed.provider)
+
     def _lost(self, claimed: Claimed, lost: Lost) -> None:
-        self._lost_in_a_row += 1
         if lost.begun:
             outcome = Outcome(
                 claimed.id, State.UNCONFIRMED, "link lost after the dot", text=scrub(lost.reason)
@@ -300,59 +399,72 @@ class _Run:
             self._count(State.UNCONFIRMED)
         elif claimed.id in self._lost_once:
             # Twice in one run: it may be this very mail that breaks the link. It waits like a 451.
-            step = next_step(
-                Reply(451, "4.4.2", "link lost"),
-                attempt=claimed.attempts + 1,
-                now=self._all.clock(),
-                deadline=self._lease.deadline,
-                jitter=self._all.dice(),
-                policy=self._all.pace.retry,
-            )
+            step = self._step(claimed, Reply(451, "4.4.2", "link lost"))
             self._outcomes.append(Outcome(claimed.id, step.state, "link lost", step.due_at or 0.0))
             self._count(step.state)
         else:
             self._lost_once.add(claimed.id)
-            self._hand.append(claimed)
-        if lost.trouble is not None:
-            self._trouble(lost.trouble, lost.reason, REST_SECONDS)
-        elif self._lost_in_a_row >= LOST_IN_A_ROW:
-            self._stop("links lost", rest=self._patience)
-            self._all.alarms.warn(self._lease.campaign_id, f"the relay's link breaks: {scrub(lost.reason)}")
+            self._hand.take([claimed])
+        act = self._breakers.lost()
+        if lost.trouble is not None:  # no server said it: we made a mail that cannot be sent
+            act = Act.PAUSE
+        self._obey(act, f"link lost: {scrub(lost.reason)}", self._patience, claimed.provider)
 
-    def _blamed(self, trouble: Trouble, reason: str, reply: Reply, wait: float) -> None:
-        """Count a reply that names our fault; believe it when nobody says otherwise in between.
-
-        Behind a relay that asks the recipient's server, one hostile server could stop a campaign by its
-        words alone.
-        """
-        self._blamed_in_a_row += 1
-        said = f"{reason} ({reply.code} {reply.status})".replace(" )", ")")
-        if trouble is Trouble.AUTH or self._blamed_in_a_row >= BLAMED_IN_A_ROW:
-            self._trouble(trouble, said, wait)
+    def _obey(self, act: Act, said: str, rest: float, provider: str) -> None:
+        """Do what the breakers say."""
+        throttle, campaign = self._all.throttle, self._lease.campaign_id
+        if act is Act.NOTHING:
+            return
+        log.warning("our_fault", campaign=campaign, relay=self._relay, act=act, said=said, rest=rest)
+        if act is Act.SET_ASIDE:
+            act = Act.REST_RELAY if self._spares else Act.PAUSE
+        if act is Act.PAUSE:
+            self._stop(said, rest=rest)
+            self._all.alarms.stop(campaign, f"paused: {said}; nobody was lost")
+        elif act is Act.WARN:
+            self._all.alarms.warn(campaign, f"some mail waits: {said}")
+        elif act is Act.REST_PROVIDER:
+            self._hand.stop(provider)
+            throttle.rest_provider(provider, rest, said)
+        elif act is Act.SLOW_PROVIDER:
+            self._hand.stop(provider)
+            throttle.slow_provider(provider, rest, said)
+        elif act is Act.SLOW_RELAY:
+            for one in self._breakers.hurried:
+                throttle.forgive(one)
+            self._stop(said)
+            throttle.slow_relay(self._relay, RELAY_BREATH_SECONDS, said)
         else:
-            self._all.alarms.warn(self._lease.campaign_id, f"some mail waits: {said}")
+            self._rest_relay(rest, said)
 
-    def _trouble(self, trouble: Trouble, said: str, wait: float) -> None:
-        self._stop(said, rest=wait)
-        log.warning("our_fault", campaign=self._lease.campaign_id, trouble=trouble, said=said, wait=wait)
-        if trouble in {Trouble.AUTH, Trouble.SENDER}:
-            self._all.alarms.stop(self._lease.campaign_id, f"paused: {said}; nobody was lost")
-        else:
-            self._all.throttle.rest(wait)
-            self._all.alarms.warn(self._lease.campaign_id, f"the relay asked for rest: {said}, {wait:.0f} s")
+    def _rest_relay(self, rest: float, said: str) -> None:
+        """Leave the relay alone for a while; the batch goes by another at once, where there is one."""
+        self._stop(said, rest=0.0 if self._spares else rest)
+        self._all.throttle.rest_relay(self._relay, rest, said)
+        others = "; the others carry on" if self._spares else ""
+        self._all.alarms.warn(self._lease.campaign_id, f"{self._named} rests {rest:.0f} s: {said}{others}")
 
     def _relay_down(self, down: RelayDown) -> None:
-        self._stop("relay down", rest=self._patience)
-        notice = f"the relay cannot be used: {down}"
-        if down.trouble is Trouble.AUTH:
-            self._all.alarms.stop(self._lease.campaign_id, f"paused: {notice}")
+        if down.trouble is Trouble.AUTH and not self._spares:
+            self._stop("relay down")
+            notice = f"paused: {self._named} cannot be used: {down}"
+            self._all.alarms.stop(self._lease.campaign_id, notice)
         else:
-            self._all.alarms.warn(self._lease.campaign_id, notice)
+            rest = LOCKED_OUT_SECONDS if down.trouble is Trouble.AUTH else self._patience
+            self._rest_relay(rest, f"it cannot be used: {down}")
+
+    def _away(self, error: Unavailable) -> None:
+        self._stop("unavailable", rest=AWAY_SECONDS)
+        log.warning("dispatch_unavailable", batch=self._lease.batch_id, why=str(error))
+
+    @property
+    def _named(self) -> str:
+        return "the relay" if len(self._all.routes) == 1 else f"relay {self._relay}"
 
     @property
     def _patience(self) -> float:
         """Return how long to leave the relay alone: long when there was trouble already as we began."""
-        return REST_SECONDS if self._lease.noticed else FIRST_REST_SECONDS
+        return REST_SECONDS if self._lease.noticed or self._spares else FIRST_REST_SECONDS
 
     def _stop(self, why: str, rest: float = 0.0) -> None:
         self.summary.halt = self.summary.halt or why
@@ -360,9 +472,17 @@ class _Run:
 
     def _count(self, state: State) -> None:
         if state is State.SENT:
-            self._lost_in_a_row = self._blamed_in_a_row = 0
             if not self.summary.sent and self._lease.noticed:
                 self._all.alarms.clear(self._lease.campaign_id)
             self.summary.sent += 1
         else:
             self.summary.other += 1
+
+
+def _said(outcome: Outcome) -> str:
+    return f"{outcome.reason} ({outcome.code} {outcome.status})".replace(" )", ")")
+
+
+def _nap(wait: float) -> float:
+    # Never so long that an opt-out, a pause or a stop goes unseen meanwhile.
+    return min(max(wait, 0.001), RECHECK_SECONDS)

@@ -11,6 +11,9 @@ from functools import cache
 from types import MappingProxyType
 from typing import Final
 
+#: Everybody who is none of the large ones.
+OTHER: Final = "other"
+
 _COUNTRY_ENDS: Final = (
     "at be ca ch cl cn co.id co.il co.in co.jp co.kr co.nz co.th co.uk co.za com.ar com.au com.br com.cn "
     "com.co com.hk com.mx com.my com.pe com.ph com.sg com.tr com.tw com.ua com.ve com.vn cz de dk es fi fr "
@@ -53,7 +56,7 @@ def _providers() -> Mapping[str, str]:
 
 def provider(domain: str) -> str:
     """Whose mail system a lower-case domain is: google, microsoft, yahoo, apple or other."""
-    return _providers().get(domain, "other")
+    return _providers().get(domain, OTHER)
 
 
 @cache

@@ -109,6 +109,8 @@ Domain = Annotated[str, AfterValidator(_domain)]
 LinkBase = Annotated[str, AfterValidator(_link_base)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+PerSecond = Annotated[float, Field(ge=0)]
+RelayName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,19}$")]
 
 
 class Section(BaseModel):
@@ -250,7 +252,13 @@ class Relay(Protected):
     )
     connections: int = Field(default=4, ge=1, le=100, description="Connections of each worker process.")
     messages_per_connection: int = Field(default=100, ge=1, description="Mails one connection carries.")
+    connections_in_all: int = Field(
+        default=0, ge=0, description="Connections of all processes together; 0 for no limit."
+    )
     per_second: float = Field(default=50.0, ge=0, description="Mails a second in all; 0 for no limit.")
+    weight: float = Field(
+        default=1.0, ge=0, description="Share of the mail beside other relays; 0 for a spare."
+    )
     timeouts: Timeouts = Field(default=Timeouts(), description="Patience per SMTP step, in seconds.")
 
     @model_validator(mode="after")
@@ -259,6 +267,16 @@ class Relay(Protected):
         if self.security == "plain" and not (self.allow_plain or is_loopback(self.host)):
             raise wrong("security", "plain", "would send every mail in the clear: set starttls or tls")
         return self
+
+
+class Pace(Section):
+    """How fast at most to each large mailbox provider, over all relays; after a refusal slower by itself."""
+
+    google: PerSecond = Field(default=0.0, description="Mails a second to Gmail; 0 for no limit.")
+    microsoft: PerSecond = Field(default=0.0, description="To Outlook, Hotmail and Live.")
+    yahoo: PerSecond = Field(default=0.0, description="To Yahoo and AOL.")
+    apple: PerSecond = Field(default=0.0, description="To iCloud.")
+    other: PerSecond = Field(default=0.0, description="To everybody else together.")
 
 
 class Database(Protected):

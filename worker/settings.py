@@ -11,7 +11,7 @@ import stat
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
@@ -33,6 +33,10 @@ PREFIX = "TOCSIN_"
 CONFIG_VARIABLE = "TOCSIN_CONFIG"
 #: Variables of the command line itself (who acts, how much is told of a crash); they are no settings.
 OPERATOR_VARIABLE, DEBUG_VARIABLE = "TOCSIN_OPERATOR", "TOCSIN_DEBUG"
+#: The name of the relay that `[relay]` sets.
+MAIN_RELAY = "main"
+
+_Kind = TypeVar("_Kind", bound=sections.Protected)
 #: Container engines mount secrets here, with modes the operator cannot choose and nobody else to read them.
 _MOUNTED_SECRETS = Path("/run/secrets")
 
@@ -70,6 +74,14 @@ class Settings(BaseSettings):
     )
     web: sections.Web = Field(default=sections.Web(), description="The opt-out and preference pages.")
     relay: sections.Relay = Field(default=sections.Relay(), description="The server that takes our mail.")
+    relays: dict[sections.RelayName, sections.Relay] = Field(
+        default={},
+        description="Further relays, by names of your choice; keys as in [relay].",
+        examples=["backup"],
+    )
+    pace: sections.Pace = Field(
+        default=sections.Pace(), description="How fast at most to each mailbox provider."
+    )
     database: sections.Database = Field(default=sections.Database(), description="Where the truth is kept.")
     broker: sections.Broker = Field(default=sections.Broker(), description="The queue between the processes.")
     sending: sections.Sending = Field(
@@ -88,8 +100,21 @@ class Settings(BaseSettings):
     @field_validator("relay", "database", "broker")
     @classmethod
     def _anchored_within(cls, section: sections.Protected, info: ValidationInfo) -> sections.Protected:
+        return cls._anchored_in(section, info)
+
+    @staticmethod
+    def _anchored_in(section: _Kind, info: ValidationInfo) -> _Kind:
         paths = {name: info.data["home"] / value for name, value in section if isinstance(value, Path)}
         return section.model_copy(update=paths)
+
+    @field_validator("relays")
+    @classmethod
+    def _anchored_each(
+        cls, relays: dict[str, sections.Relay], info: ValidationInfo
+    ) -> dict[str, sections.Relay]:
+        if MAIN_RELAY in relays:
+            raise ValueError(f"should not name one {MAIN_RELAY}: that is [relay] itself")
+        return {name: cls._anchored_in(relay, info) for name, relay in relays.items()}
 
     @model_validator(mode="after")
     def _discreet_whole(self) -> "Settings":
@@ -126,9 +151,14 @@ class Settings(BaseSettings):
             return SecretStr(self.broker.url)
         return SecretStr(sections.with_password(self.broker.url, password.get_secret_value()))
 
-    def relay_password(self) -> SecretStr | None:
-        """Give the password for AUTH, from its variable or file; None for none."""
-        return _password("relay", self.relay)
+    def all_relays(self) -> Mapping[str, sections.Relay]:
+        """Give every relay by its name, the main one first."""
+        return {MAIN_RELAY: self.relay, **self.relays}
+
+    def relay_password(self, name: str = MAIN_RELAY) -> SecretStr | None:
+        """Give a relay's password for AUTH, from its variable or file; None for none."""
+        key = "relay" if name == MAIN_RELAY else f"relays.{name}"
+        return _password(key, self.all_relays()[name])
 
     def secret_text(self) -> SecretStr:
         """Give the text of the key ring; refuse a file that others on this machine may read."""

@@ -19,14 +19,14 @@ from worker.content.editions import Edition, Form, Printer
 from worker.content.messages import Identity
 from worker.content.rendering import Organisation
 from worker.deliveries import RetryPolicy
-from worker.dispatch import Dispatcher, Pace
+from worker.dispatch import Dispatcher, Pace, Route
 from worker.feedback import OptOuts
 from worker.imports import Importer
 from worker.journal import Journal, owner_name
 from worker.planning import Planner
 from worker.post.relay import Endpoint, Relay, Timeouts
 from worker.sealing import Keyring
-from worker.settings import Settings
+from worker.settings import MAIN_RELAY, Settings
 from worker.store import keyrings
 from worker.store.database import Database
 from worker.store.docket import Docket
@@ -137,28 +137,35 @@ class Wiring:
             self.clock,
         )
 
-    @cached_property
-    def endpoint(self) -> Endpoint:
-        """The relay, as configured."""
-        relay = self.settings.relay
-        password = self.settings.relay_password()
-        return Endpoint(
-            host=relay.host,
-            port=relay.port,
-            security=relay.security,
-            username=relay.username,
-            password=password.get_secret_value() if password else "",
-            helo=relay.helo,
-            allow_plain=relay.allow_plain,
-            ca_file=relay.ca_file,
-            connections=relay.connections,
-            messages_per_connection=relay.messages_per_connection,
-            timeouts=Timeouts(**relay.timeouts.model_dump()),
+    def relay(self, name: str = MAIN_RELAY) -> Relay:
+        """Make the sessions with a relay; not opened before there is something to carry."""
+        relay = self.settings.all_relays()[name]
+        password = self.settings.relay_password(name)
+        return Relay(
+            Endpoint(
+                host=relay.host,
+                port=relay.port,
+                security=relay.security,
+                username=relay.username,
+                password=password.get_secret_value() if password else "",
+                helo=relay.helo,
+                allow_plain=relay.allow_plain,
+                ca_file=relay.ca_file,
+                connections=relay.connections,
+                messages_per_connection=relay.messages_per_connection,
+                timeouts=Timeouts(**relay.timeouts.model_dump()),
+            )
         )
 
-    def relay(self) -> Relay:
-        """Make the sessions with the relay; not opened before there is something to carry."""
-        return Relay(self.endpoint)
+    @cached_property
+    def throttle(self) -> Throttle:
+        """The pace of all workers together."""
+        relays = self.settings.all_relays()
+        return Throttle(
+            broker.client(self.settings),
+            {name: relay.per_second for name, relay in relays.items()},
+            self.settings.pace.model_dump(),
+        )
 
     def edition(self, slug: str) -> Edition:
         """Freeze an appeal, the look and our names as they are now."""
@@ -198,8 +205,11 @@ class Wiring:
             ledger=self.ledger,
             journal=Journal(self.settings.state / "journal", owner_name(secrets.token_hex(4))),
             keyring=self.keyring,
-            relay=self.relay(),
-            throttle=Throttle(broker.client(self.settings), "main", self.settings.relay.per_second),
+            routes={
+                name: Route(self.relay(name), relay.weight)
+                for name, relay in self.settings.all_relays().items()
+            },
+            throttle=self.throttle,
             printers=self.printer,
             alarms=Alarms(self.plans),
             pace=Pace(
@@ -217,6 +227,7 @@ class Wiring:
             clock=self.clock,
             dice=random.random,
             stopping=self._stopping,
+            others_wait=lambda: self.doorbell.waiting() > 0,
         )
 
     def printer(self, campaign_id: int) -> Printer:

@@ -17,8 +17,8 @@ from worker import broker, journal
 from worker.addresses import parse
 from worker.campaigns import Alarms, Campaigns
 from worker.deliveries import RetryPolicy, State
-from worker.dispatch import FIRST_REST_SECONDS, REST_SECONDS, Dispatcher, Pace
-from worker.errors import Refused, WrongUse
+from worker.dispatch import FIRST_REST_SECONDS, REST_SECONDS, Dispatcher, Pace, Route
+from worker.errors import Refused, Unavailable, WrongUse
 from worker.journal import Journal
 from worker.post.parcels import Parcel
 from worker.post.relay import Endpoint, Relay
@@ -118,6 +118,10 @@ def post() -> Iterator[tuple[Post, int]]:
     controller.stop()
 
 
+#: Where nothing listens.
+NOWHERE = Relay(Endpoint("127.0.0.1", 1, "plain"))
+
+
 class Office:
     """Everything around one dispatcher."""
 
@@ -133,9 +137,12 @@ class Office:
         self.letters = Letters()
         self.stopping = False
         self.folder = folder
-        self.relay = Relay(Endpoint("127.0.0.1", port, "plain", connections=2))
+        self.port = port
+        self.relays = {"main": Relay(Endpoint("127.0.0.1", port, "plain", connections=2))}
+        self.made: list[Relay] = []
+        self.client = client
         client.flushdb()
-        self.throttle = Throttle(client, "main", 0)
+        self.throttle = Throttle(client, {"main": 0.0}, {})
         self.dispatcher = self.process("first")
         self.campaigns = Campaigns(
             self.plans, Docket(database), Tallies(database), self.bells, clock=clock, two_people=False
@@ -150,7 +157,7 @@ class Office:
             ledger=self.ledger,
             journal=Journal(self.folder, journal.owner_name(name)),
             keyring=self.keyring,
-            relay=self.relay,
+            routes={name: Route(relay) for name, relay in self.relays.items()},
             throttle=self.throttle,
             printers=lambda _campaign: self.letters,
             alarms=Alarms(self.plans),
@@ -158,7 +165,25 @@ class Office:
             clock=self.clock,
             dice=lambda: 0.5,
             stopping=lambda: self.stopping,
+            others_wait=lambda: False,
         )
+
+    def use(self, **relays: Relay | tuple[Relay, float]) -> None:
+        """Send by these relays from now on; beside a relay its weight, where it is not 1."""
+        routes = {name: one if isinstance(one, tuple) else (one, 1.0) for name, one in relays.items()}
+        self.made += self.relays.values()
+        self.relays = {name: relay for name, (relay, _) in routes.items()}
+        self.throttle = Throttle(self.client, dict.fromkeys(relays, 0.0), {})
+        self.dispatcher.throttle = self.throttle
+        self.dispatcher.routes = {name: Route(*one) for name, one in routes.items()}
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, for Redis too, by whose own clock relays and providers rest."""
+        self.clock.forward(seconds)
+        for key in self.client.keys("tocsin:pace:*"):
+            rest = self.client.hget(key, "rest")
+            if rest is not None:
+                self.client.hset(key, "rest", float(rest) - seconds)
 
     def launch(self, count: int, **options: object) -> tuple[Campaign, int]:
         """Put people on a list and launch a campaign to them in one batch."""
@@ -171,9 +196,9 @@ class Office:
                 parse(f"p{number}@example.org"), {}, discreet=number in options.get("discreet", ())
             )
             sealed = self.keyring.seal(number, person.to_bytes(), secrets.token_bytes(12))
-            staged.append(
-                Staged(self.keyring.address_key(person.address), number, sealed, "other", consent, 1.0)
-            )
+            provider = options.get("providers", {}).get(number, "other")
+            key = self.keyring.address_key(person.address)
+            staged.append(Staged(key, number, sealed, provider, consent, 1.0))
         people.stage(opened, staged)
         people.finish_import(opened, "one", "One", 1.0)
         rule = Rule((people.find_lists(["one"])[0].id,))
@@ -198,7 +223,8 @@ def office(
     """A dispatcher with all it needs."""
     made = Office(database, redis_client, post[1], tmp_path / "journal", clock)
     yield made
-    made.relay.close()
+    for relay in (*made.made, *made.relays.values()):
+        relay.close()
 
 
 def everyone(count: int) -> list[str]:
@@ -309,7 +335,7 @@ def test_no_log_line_names_a_recipient_at_any_level(
 
 def test_an_unreachable_relay_loses_nobody(office: Office) -> None:
     """Everyone stays queued, the batch rests, and status says why."""
-    office.relay = office.dispatcher.relay = Relay(Endpoint("127.0.0.1", 1, "plain"))
+    office.use(main=NOWHERE)
     campaign, batch = office.launch(5)
     office.dispatcher.send(batch)
     assert {state for state, _ in office.states().values()} == {"queued"}
@@ -321,15 +347,15 @@ def test_an_unreachable_relay_loses_nobody(office: Office) -> None:
 
 def test_a_relay_that_broke_once_rests_for_a_moment_only(office: Office, post: tuple[Post, int]) -> None:
     """All its links cut at once, as by a restart, cost two seconds; half a minute only if it stays away."""
-    away = office.dispatcher.relay = Relay(Endpoint("127.0.0.1", 1, "plain"))
+    here = office.relays["main"]
+    office.use(main=NOWHERE)
     _, batch = office.launch(5)
     for rest in (FIRST_REST_SECONDS, REST_SECONDS, REST_SECONDS):
         assert office.dispatcher.send(batch) is not None
-        office.clock.forward(rest - 0.5)
+        office.wait(rest - 0.5)
         assert office.dispatcher.send(batch) is None
-        office.clock.forward(1.0)
-    away.close()
-    office.dispatcher.relay = office.relay
+        office.wait(1.0)
+    office.use(main=here)
     office.dispatcher.send(batch)
     assert sorted(post[0].taken) == everyone(5)
 
@@ -390,9 +416,7 @@ def test_an_opt_out_in_mid_batch_is_honoured(office: Office, post: tuple[Post, i
             office.clock.forward(1.0)
 
     post[0].at_rcpt = say_no
-    office.relay = office.dispatcher.relay = Relay(
-        Endpoint("127.0.0.1", office.relay._endpoint.port, "plain", connections=1)
-    )
+    office.use(main=Relay(Endpoint("127.0.0.1", office.port, "plain", connections=1)))
     _, batch = office.launch(4)
     office.dispatcher.send(batch)
     assert last not in post[0].taken
@@ -489,15 +513,162 @@ def test_an_unexpected_failure_is_left_to_the_journal(
     assert office.ledger.held() == []
 
 
-def test_a_rate_reply_rests_the_relay_for_everyone(office: Office, post: tuple[Post, int]) -> None:
-    """Too fast is a wait shared by all workers; nobody's attempt is used up."""
-    post[0].at_dot = lambda _address: "421 4.7.28 unusual rate of mail"
-    _, batch = office.launch(3)
+def test_a_rate_reply_slows_that_provider_and_nobody_else(office: Office, post: tuple[Post, int]) -> None:
+    """Too fast for one is a wait shared by all workers; nobody's attempt is used up; the others go on."""
+    post[0].at_dot = {"p1@example.org": "421 4.7.28 unusual rate of mail"}.get
+    _, batch = office.launch(9, providers=dict.fromkeys((1, 2, 3, 4), "google"))
+    office.dispatcher.pace = Pace(chunk=1)
+    office.use(main=Relay(Endpoint("127.0.0.1", office.port, "plain", connections=1)))
+    office.dispatcher.send(batch)
+    others = [f"p{number}@example.org" for number in range(5, 10)]
+    assert set(others) <= set(post[0].taken)
+    assert "p4@example.org" not in post[0].taken  # not begun when the reply came
+    found = office.states()
+    assert found[1] == ("queued", "rate-limit")
+    assert found[4] == ("queued", "pace")
+    (strain,) = Throttle(office.client, {"main": 0.0}, {"google": 0.0, "other": 0.0}).strains()
+    assert (strain.kind, strain.name) == ("provider", "google")
+    assert "4.7.28" in strain.why
+    assert strain.rest > 60
+    post[0].at_dot = lambda _address: None
+    for _ in range(20):  # at its half pace it takes a few turns
+        office.wait(1200)
+        office.dispatcher.send(batch)
+    assert sorted(post[0].taken) == everyone(9)
+
+
+def test_rate_replies_for_several_providers_are_the_relays(office: Office, post: tuple[Post, int]) -> None:
+    """Then the relay catches its breath, and the providers are not blamed."""
+    post[0].at_dot = lambda _address: "421 4.7.0 too many messages, slow down"
+    _, batch = office.launch(4, providers={1: "google", 2: "yahoo", 3: "google", 4: "yahoo"})
     office.dispatcher.send(batch)
     assert {state for state, _ in office.states().values()} == {"queued"}
-    grant = office.throttle.take(1)
-    assert grant.count == 0
-    assert grant.wait > 60
+    assert list(office.throttle.resting()) == ["main"]
+    throttle = Throttle(office.client, {"main": 0.0}, {"google": 0.0, "yahoo": 0.0})
+    assert [one.name for one in throttle.strains()] == ["main"]
+
+
+def test_a_provider_that_blocks_us_rests_and_the_campaign_goes_on(
+    office: Office, post: tuple[Post, int]
+) -> None:
+    """Its people wait, unchanged; everybody else gets the mail."""
+    post[0].at_dot = {f"p{n}@example.org": "550 5.7.1 (S3140) blocked" for n in (1, 2, 3)}.get
+    campaign, batch = office.launch(6, providers=dict.fromkeys((1, 2, 3), "microsoft"))
+    office.dispatcher.send(batch)
+    assert sorted(post[0].taken) == ["p4@example.org", "p5@example.org", "p6@example.org"]
+    assert {office.states()[number][0] for number in (1, 2, 3)} == {"queued"}
+    assert office.plans.get(campaign.id).state == "running"
+
+
+def test_a_small_servers_word_about_blocking_rests_nobody_else(
+    office: Office, post: tuple[Post, int]
+) -> None:
+    """Whoever is no large provider speaks for one mail."""
+    post[0].at_dot = {"p1@example.org": "550 5.7.1 (S3140) blocked"}.get
+    _, batch = office.launch(5)
+    office.dispatcher.send(batch)
+    assert len(post[0].taken) == 4
+    assert Throttle(office.client, {"main": 0.0}, {"other": 0.0}).strains() == []
+
+
+def test_a_long_row_of_refusals_pauses_and_undoes_what_may_be_our_fault(
+    office: Office, post: tuple[Post, int]
+) -> None:
+    """Fifty policy refusals and not one success: a person should look, and nobody is marked for it."""
+    post[0].at_dot = lambda _address: "550 5.7.1 message rejected by policy"
+    campaign, batch = office.launch(60)
+    office.dispatcher.send(batch)
+    paused = office.plans.get(campaign.id)
+    assert paused.state == "paused"
+    assert "refused" in paused.notice
+    assert {state for state, _ in office.states().values()} == {"queued"}
+    post[0].at_dot = lambda _address: None
+    office.campaigns.resume(campaign.name)
+    office.dispatcher.send(batch)
+    assert sorted(post[0].taken) == everyone(60)
+
+
+def test_a_row_of_refusals_that_a_success_ends_is_the_recipients(
+    office: Office, post: tuple[Post, int]
+) -> None:
+    """What the relay refused stands when it shows that it works."""
+    refused = {f"p{number}@example.org": "550 5.7.1 policy" for number in range(1, 30)}
+    post[0].at_dot = refused.get
+    _, batch = office.launch(31)
+    office.dispatcher.send(batch)
+    found = [state for state, _ in office.states().values()]
+    assert (found.count("bounced"), found.count("sent")) == (29, 2)
+
+
+def test_a_second_relay_takes_over_at_once(office: Office, post: tuple[Post, int]) -> None:
+    """One relay is away: its batch goes by the other without a wait, and status says so."""
+    office.use(main=NOWHERE, backup=(office.relays["main"], 0.0))
+    campaign, batch = office.launch(5)
+    office.dispatcher.send(batch)
+    assert post[0].taken == []
+    assert "the others carry on" in office.plans.get(campaign.id).notice
+    assert list(office.throttle.resting()) == ["main"]
+    office.dispatcher.send(batch)
+    assert sorted(post[0].taken) == everyone(5)
+
+
+def test_a_relay_that_locks_us_out_is_set_aside_while_another_carries_on(
+    office: Office, post: tuple[Post, int]
+) -> None:
+    """A refused login pauses the campaign only when there is no other way."""
+    password = Endpoint("127.0.0.1", office.port, "plain", username="u", password="p")
+    here = office.relays["main"]
+    office.use(main=Relay(password), backup=(here, 0.0))
+    campaign, batch = office.launch(5)
+    office.dispatcher.send(batch)
+    assert office.plans.get(campaign.id).state == "running"
+    office.dispatcher.send(batch)
+    assert sorted(post[0].taken) == everyone(5)
+    office.use(main=Relay(password))
+    office.client.flushdb()
+    other, batch = office.launch(5)
+    office.dispatcher.send(batch)
+    assert office.plans.get(other.id).state == "paused"
+
+
+def test_one_providers_pace_holds_up_no_other(office: Office, post: tuple[Post, int]) -> None:
+    """Beside a slow provider's mail the others' goes at once, and the slow rest waits in the ledger."""
+    office.throttle = office.dispatcher.throttle = Throttle(office.client, {"main": 0.0}, {"google": 2.0})
+    office.dispatcher.others_wait = lambda: True
+    _, batch = office.launch(30, providers=dict.fromkeys(range(1, 21), "google"))
+    summary = office.dispatcher.send(batch)
+    assert summary is not None
+    assert {f"p{number}@example.org" for number in range(21, 31)} <= set(post[0].taken)
+    assert 11 <= summary.sent < 20
+    assert set(office.states().values()) == {("sent", "accepted"), ("queued", "pace")}
+    assert office.dispatcher.send(batch) is None  # its turn is booked
+
+
+def test_a_sender_that_slept_past_its_lease_lets_no_dot_leave(office: Office, post: tuple[Post, int]) -> None:
+    """A machine stopped and woken: what others took over meanwhile is not begun by us."""
+    _, batch = office.launch(4)
+    office.use(main=Relay(Endpoint("127.0.0.1", office.port, "plain", connections=1)))
+
+    def sleep_long(address: str) -> None:
+        if address.startswith("p2@"):
+            office.clock.forward(600)
+            for lease, _ in office.ledger.held():
+                office.ledger.recover(lease, [], [], office.clock())
+
+    post[0].at_rcpt = sleep_long
+    with pytest.raises(Unavailable, match="other hands"):
+        office.dispatcher.send(batch)
+    assert post[0].taken == ["p1@example.org"]
+
+
+def test_an_endless_answer_does_not_cost_the_lease(office: Office, post: tuple[Post, int]) -> None:
+    """Past its end, a lease that nobody took over is renewed before the next dot."""
+    _, batch = office.launch(4)
+    office.use(main=Relay(Endpoint("127.0.0.1", office.port, "plain", connections=1)))
+    office.dispatcher.pace = Pace(chunk=4, slice_seconds=1000)
+    post[0].at_dot = lambda address: office.clock.forward(100) if address.startswith("p1@") else None
+    office.dispatcher.send(batch)
+    assert sorted(post[0].taken) == everyone(4)
 
 
 @pytest.mark.parametrize("how", ["resend", "accept"])

@@ -434,3 +434,44 @@ class TestTemplate:
         """What must be set before a real campaign is known, key by key."""
         assert "relay.host" in settings.load(tmp_path, {}).examples_left()
         assert "relay.host" not in settings.load(tmp_path, {"TOCSIN_RELAY__HOST": "h"}).examples_left()
+
+
+class TestRelays:
+    """More than one relay, by names of the operator's choice."""
+
+    def test_each_has_its_own_table(self, tmp_path: Path) -> None:
+        """By file and by variable, the main one first."""
+        written(
+            tmp_path,
+            '[relay]\nhost = "a.example.org"\n[relays.backup]\nhost = "b.example.org"\nweight = 0\n'
+            'ca_file = "ca.pem"\n',
+        )
+        found = settings.load(
+            tmp_path,
+            {"TOCSIN_RELAYS__BACKUP__PASSWORD": PASSWORD, "TOCSIN_RELAYS__THIRD__HOST": "c.example.org"},
+        )
+        hosts = {name: relay.host for name, relay in found.all_relays().items()}
+        assert hosts == {"main": "a.example.org", "backup": "b.example.org", "third": "c.example.org"}
+        assert next(iter(hosts)) == "main"
+        assert found.relay_password("backup") == SecretStr(PASSWORD)
+        assert found.relay_password("third") is None
+        assert found.relays["backup"].ca_file == tmp_path / "ca.pem"
+        assert found.relays["backup"].weight == 0
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ('[relays.backup]\nsecurty = "tls"', "relays.backup.securty is not a setting"),
+            ("[relays.backup]\nport = 0", "relays.backup.port = 0"),
+            ("[relays.main]\nport = 25", "should not name one main"),
+            ('[relays.backup]\npassword = "x"', "relays.backup.password holds a secret"),
+            ('[relays."no way"]\nport = 25', "relays"),
+            ('[relays.backup]\nhost = "b.example.org"\nsecurity = "plain"', "in the clear"),
+        ],
+    )
+    def test_a_wrong_one_is_named(self, tmp_path: Path, text: str, told: str) -> None:
+        """With its key, and never its secret."""
+        written(tmp_path, text)
+        with pytest.raises(WrongUse, match=re.escape(told)) as caught:
+            settings.load(tmp_path, {})
+        assert "password = x" not in str(caught.value)

@@ -85,8 +85,10 @@ class Trouble(StrEnum):
 
     #: The relay does not accept our name and password, or wants them first. Stops the relay.
     AUTH = "auth"
-    #: Our own set-up: SPF, DKIM, DMARC, PTR, return path, reputation. Stops the campaign or provider.
+    #: Our own set-up: SPF, DKIM, DMARC, PTR, return path. Stops the campaign.
     SENDER = "sender"
+    #: One provider takes nothing from us for a while. Rests that provider.
+    BLOCKED = "blocked"
     #: Too fast. Slows the provider down.
     RATE = "rate"
     #: The relay refuses to relay for us, or is unwell. Rests the relay.
@@ -130,6 +132,7 @@ def _codes(text: str) -> frozenset[str]:
 _MINUTE = 60.0
 _HOUR = 3600.0
 _AUTH, _SENDER, _SPEED, _RELAY = Trouble.AUTH, Trouble.SENDER, Trouble.RATE, Trouble.RELAY
+_BLOCKED = Trouble.BLOCKED
 _DENIED = r"relay access denied|relaying (denied|not (allowed|permitted)|prohibited)|unable to relay"
 
 #: First match wins. From Gmail's list of SMTP errors, Microsoft's and Yahoo's sender pages, RFC 7372 and
@@ -138,15 +141,17 @@ FAULTS: tuple[Fault, ...] = (
     Fault("yahoo-tss05", _SPEED, 4 * _HOUR, words=_words(r"\[TSS05\]")),
     Fault("yahoo-tss04", _SPEED, 2 * _HOUR, words=_words(r"\[TSS04\]")),
     Fault("yahoo-tss", _SPEED, 30 * _MINUTE, words=_words(r"\[TSS\d\d\]")),
-    Fault("yahoo-blocked", _SENDER, 4 * _HOUR, words=_words(r"\[BL\d\d\]")),
+    Fault("yahoo-blocked", _BLOCKED, 4 * _HOUR, words=_words(r"\[BL\d\d\]")),
     Fault("microsoft-rate", _SPEED, 30 * _MINUTE, _codes("7.500 7.650 7.651 7.652")),
     Fault("microsoft-rate", _SPEED, 30 * _MINUTE, words=_words(r"temporarily rate limited|\(RP-00[1-3]\)")),
-    Fault("microsoft-blocked", _SENDER, 4 * _HOUR, _codes("7.511 7.606"), words=_words(r"\(S31[45]0\)")),
+    Fault("microsoft-blocked", _BLOCKED, 4 * _HOUR, _codes("7.511 7.606"), words=_words(r"\(S31[45]0\)")),
     Fault("microsoft-unauthenticated", _SENDER, _HOUR, _codes("7.509 7.515")),
     Fault("rate-limit", _SPEED, 10 * _MINUTE, _codes("7.28"), words=_words(r"unusual rate of")),
+    # Amazon's, with the code that is AUTH's elsewhere.
+    Fault("rate-limit", _SPEED, 5 * _MINUTE, words=_words(r"throttling failure|maximum sending rate")),
     Fault("auth-required", _AUTH, 5 * _MINUTE, _codes("7.11"), frozenset({530, 538})),
     Fault("auth-failed", _AUTH, 5 * _MINUTE, _codes("7.8 7.9 7.14"), frozenset({534, 535})),
-    Fault("auth-unavailable", _AUTH, 5 * _MINUTE, codes=frozenset({454})),
+    Fault("auth-unavailable", _RELAY, 5 * _MINUTE, codes=frozenset({454})),
     Fault("spf", _SENDER, _HOUR, _codes("7.24 7.27")),
     Fault("dkim", _SENDER, _HOUR, _codes("7.20 7.21 7.22 7.30")),
     Fault("dmarc", _SENDER, _HOUR, _codes("7.31 7.32 7.40")),

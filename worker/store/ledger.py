@@ -43,6 +43,7 @@ class Claimed:
     address_key: bytes
     sealed: bytes  #: the person's sealed record
     attempts: int  #: tries already used
+    provider: str = "other"  #: whose pace it keeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +316,7 @@ def _claim(connection: sa.Connection, lease: Lease, limit: int, now: float) -> S
             deliveries.c.address_key,
             people.c.sealed,
             deliveries.c.attempts,
+            deliveries.c.provider,
         )
         .outerjoin(people, people.c.id == deliveries.c.person_id)
         .where(*_waiting(lease.batch_id), deliveries.c.due_at <= now)
