@@ -16,8 +16,6 @@ LOST_IN_A_ROW = 5
 BLAMED_IN_A_ROW = 3
 #: Recipients refused one after another, with nothing accepted between, before a person should look.
 REFUSED_IN_A_ROW = 50
-#: Rest of a relay that cannot keep up (seconds), before it goes on at half its pace.
-RELAY_BREATH_SECONDS = 10.0
 
 #: Refusals that a fault of ours, or of the relay, may stand behind, though the reply does not say so.
 DOUBTFUL = frozenset({"policy", "content", "refused", "too-big", "loop", "no-route"})

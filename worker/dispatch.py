@@ -4,19 +4,21 @@ Owns the order of these steps and what stops them. Refuses: keeping a transactio
 beginning anything after a stop, and guessing an outcome: what is not known is `unconfirmed`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
 
-from worker.breakers import DOUBTFUL, RELAY_BREATH_SECONDS, Act, Breakers
-from worker.deliveries import Reply, RetryPolicy, State, Step, Trouble, next_step, scrub
+from worker.breakers import DOUBTFUL, Act, Breakers
+from worker.deliveries import Reply, RetryPolicy, State, Step, next_step, scrub
 from worker.errors import Refused, Unavailable, WrongUse
 from worker.hand import Hand
 from worker.journal import Journal
+from worker.measures import Alarms, Blame, Halt, Measures
 from worker.post.parcels import Lost, Parcel
-from worker.post.relay import Relay, RelayDown
+from worker.post.relay import RelayDown
+from worker.routes import NO_LINK_SECONDS, Routes, Way
 from worker.sealing import Keyring, Person, SealError
 from worker.store.ledger import Claimed, Lease, Ledger, Outcome
 from worker.throttle import Grant, Throttle
@@ -25,12 +27,6 @@ log = structlog.get_logger()
 
 #: How often a chunk in hand is held against new opt-outs, pause and cancel (seconds).
 RECHECK_SECONDS = 0.25
-#: How long a relay that cannot be reached is left alone (seconds): at first, for it may only be restarting,
-FIRST_REST_SECONDS = 2.0
-#: and when that did not help.
-REST_SECONDS = 30.0
-#: How long a relay that does not let us in is left alone while another carries on (seconds).
-LOCKED_OUT_SECONDS = 300.0
 #: How long a batch waits when the queue or the store is away (seconds); the tick rings when they are back.
 AWAY_SECONDS = 5.0
 #: A longer wait for the pace goes back to the ledger (seconds).
@@ -50,19 +46,6 @@ class Printer(Protocol):
         Raises:
             Refused: it cannot be made, by our own fault.
         """
-
-
-class Alarms(Protocol):
-    """Told of what stops a campaign by our own fault, and that it goes again."""
-
-    def stop(self, campaign_id: int, notice: str) -> None:
-        """Pause the campaign and say why."""
-
-    def warn(self, campaign_id: int, notice: str) -> None:
-        """Say why the campaign stands still though it runs."""
-
-    def clear(self, campaign_id: int) -> None:
-        """It goes again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +68,6 @@ class Summary:
     halt: str = ""  #: why it ended: empty, slice, stopping, the campaign's state, or what went wrong
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One relay, and what part of the mail goes by it."""
-
-    relay: Relay
-    weight: float = 1.0  #: its share beside the others'; 0 = only while all others rest
-
-
 @dataclass(slots=True)
 class Dispatcher:
     """Sends batches for one process."""
@@ -100,7 +75,7 @@ class Dispatcher:
     ledger: Ledger
     journal: Journal
     keyring: Keyring
-    routes: Mapping[str, Route]  #: by the relay's name
+    routes: Routes
     throttle: Throttle
     printers: Callable[[int], Printer]  #: by campaign id
     alarms: Alarms
@@ -123,21 +98,10 @@ class Dispatcher:
         except BaseException:
             # Whatever this was, treat it as the crash it nearly is: leave the journal to the sweep, which
             # settles our hand exactly by it, and go on under a new one.
-            for route in self.routes.values():
-                route.relay.close()
+            self.routes.close()
             self.journal = self.journal.succeed()
             raise
         return run.summary
-
-
-def choose(weights: Mapping[str, float], dice: float) -> str:
-    """Pick a relay by weight, `dice` being between 0 and 1; spares (weight 0) only when there is no other."""
-    mark = dice * sum(weights.values())
-    for name, weight in weights.items():
-        mark -= weight
-        if weight and mark <= 0:
-            return name
-    return next(iter(weights))
 
 
 class _Run:
@@ -147,8 +111,7 @@ class _Run:
         self._all = dispatcher
         self._lease = lease
         self._until = lease.until
-        self._relay = ""
-        self._spares = False  # whether another relay could take over now
+        self._way: Way | None = None
         self._hand = Hand()
         self._more = True  # whether the batch may hold more than we took
         self._flying: dict[int, tuple[Claimed, str]] = {}  # with the address, which a reply may quote
@@ -156,6 +119,7 @@ class _Run:
         self._doubted: list[Outcome] = []  # refusals in a row that may yet turn out to be our fault
         self._lost_once: set[int] = set()
         self._breakers = Breakers()
+        self._measures = Measures(dispatcher.throttle, dispatcher.alarms, lease)
         self._rest = 0.0
         self._started = dispatcher.clock()
         self._recheck_at = self._started + RECHECK_SECONDS
@@ -163,13 +127,14 @@ class _Run:
 
     def carry(self) -> None:
         """Drive a relay until there is no more to do, or a reason to stop."""
-        if not self._chosen():
+        way = self._chosen()
+        if way is None:
             return
+        self._way = way
         try:
-            route = self._all.routes[self._relay]
-            route.relay.carry(self._next_parcel, self._begin, self._settled)
+            way.relay.carry(self._next_parcel, self._begin, self._settled)
         except RelayDown as down:
-            self._relay_down(down)
+            self._halt(self._measures.relay_down(way, down))
 
     def finish(self) -> None:
         """Settle the last chunk and give the batch back."""
@@ -179,31 +144,30 @@ class _Run:
         outcomes = self._outcomes + self._doubted
         self._all.ledger.give_back(self._lease, outcomes, self._all.clock(), self._rest)
         self._all.journal.clear()
+        if self._way is not None and not self._all.others_wait():
+            self._all.routes.leave(self._way, self._all.journal.owner)
         log.info(
             "batch_ended",
             batch=self._lease.batch_id,
             campaign=self._lease.campaign_id,
-            relay=self._relay,
+            relay=self._way.name if self._way else "",
             sent=self.summary.sent,
             other=self.summary.other,
             unsent=unsent,
             halt=self.summary.halt,
         )
 
-    def _chosen(self) -> bool:
-        """Choose the relay that carries this batch; False when none can now."""
+    def _chosen(self) -> Way | None:
+        """Choose the relay that carries this batch; None when none can now."""
         try:
-            resting = self._all.throttle.resting()
+            found = self._all.routes.choose(self._all.journal.owner)
         except Unavailable as error:
             self._away(error)
-            return False
-        free = {name: route.weight for name, route in self._all.routes.items() if name not in resting}
-        if not free:
-            self._stop("rest", rest=min(*resting.values(), LONGEST_REST_SECONDS))
-            return False
-        self._relay = choose(free, self._all.dice())
-        self._spares = len(free) > 1
-        return True
+            return None
+        if isinstance(found, Way):
+            return found
+        self._stop("rest", rest=min(found, LONGEST_REST_SECONDS))
+        return None
 
     # -- what the relay asks -----------------------------------------------------------------------
 
@@ -231,7 +195,7 @@ class _Run:
                 continue
             if not self._hand and not self._advance(now):
                 return None
-            grant = self._all.throttle.take(self._relay, self._hand.wants(_PACE_AHEAD))
+            grant = self._all.throttle.take(self._going.name, self._hand.wants(_PACE_AHEAD))
             if not grant.counts:
                 return self._wait(grant, now)
             self._hand.grant(grant.counts)
@@ -339,6 +303,8 @@ class _Run:
             self._until = now + self._all.pace.lease_seconds
             if not self._all.ledger.renew(self._lease, self._until):
                 self._stop("lost")
+        if self._way is not None and not self._all.routes.renew(self._way, self._all.journal.owner):
+            self._stop("no connection free", rest=NO_LINK_SECONDS)
         self._recheck_at = now + RECHECK_SECONDS
 
     # -- the pace ----------------------------------------------------------------------------------
@@ -408,63 +374,29 @@ class _Run:
         act = self._breakers.lost()
         if lost.trouble is not None:  # no server said it: we made a mail that cannot be sent
             act = Act.PAUSE
-        self._obey(act, f"link lost: {scrub(lost.reason)}", self._patience, claimed.provider)
+        rest = self._measures.patience(self._going)
+        self._obey(act, f"link lost: {scrub(lost.reason)}", rest, claimed.provider)
 
     def _obey(self, act: Act, said: str, rest: float, provider: str) -> None:
         """Do what the breakers say."""
-        throttle, campaign = self._all.throttle, self._lease.campaign_id
-        if act is Act.NOTHING:
-            return
-        log.warning("our_fault", campaign=campaign, relay=self._relay, act=act, said=said, rest=rest)
-        if act is Act.SET_ASIDE:
-            act = Act.REST_RELAY if self._spares else Act.PAUSE
-        if act is Act.PAUSE:
-            self._stop(said, rest=rest)
-            self._all.alarms.stop(campaign, f"paused: {said}; nobody was lost")
-        elif act is Act.WARN:
-            self._all.alarms.warn(campaign, f"some mail waits: {said}")
-        elif act is Act.REST_PROVIDER:
+        if act in {Act.REST_PROVIDER, Act.SLOW_PROVIDER}:
             self._hand.stop(provider)
-            throttle.rest_provider(provider, rest, said)
-        elif act is Act.SLOW_PROVIDER:
-            self._hand.stop(provider)
-            throttle.slow_provider(provider, rest, said)
-        elif act is Act.SLOW_RELAY:
-            for one in self._breakers.hurried:
-                throttle.forgive(one)
-            self._stop(said)
-            throttle.slow_relay(self._relay, RELAY_BREATH_SECONDS, said)
-        else:
-            self._rest_relay(rest, said)
-
-    def _rest_relay(self, rest: float, said: str) -> None:
-        """Leave the relay alone for a while; the batch goes by another at once, where there is one."""
-        self._stop(said, rest=0.0 if self._spares else rest)
-        self._all.throttle.rest_relay(self._relay, rest, said)
-        others = "; the others carry on" if self._spares else ""
-        self._all.alarms.warn(self._lease.campaign_id, f"{self._named} rests {rest:.0f} s: {said}{others}")
-
-    def _relay_down(self, down: RelayDown) -> None:
-        if down.trouble is Trouble.AUTH and not self._spares:
-            self._stop("relay down")
-            notice = f"paused: {self._named} cannot be used: {down}"
-            self._all.alarms.stop(self._lease.campaign_id, notice)
-        else:
-            rest = LOCKED_OUT_SECONDS if down.trouble is Trouble.AUTH else self._patience
-            self._rest_relay(rest, f"it cannot be used: {down}")
+        blame = Blame(said, rest, provider, self._breakers.hurried)
+        self._halt(self._measures.take(act, self._going, blame))
 
     def _away(self, error: Unavailable) -> None:
         self._stop("unavailable", rest=AWAY_SECONDS)
         log.warning("dispatch_unavailable", batch=self._lease.batch_id, why=str(error))
 
     @property
-    def _named(self) -> str:
-        return "the relay" if len(self._all.routes) == 1 else f"relay {self._relay}"
+    def _going(self) -> Way:
+        if self._way is None:
+            raise RuntimeError("nothing goes before a relay is chosen")
+        return self._way
 
-    @property
-    def _patience(self) -> float:
-        """Return how long to leave the relay alone: long when there was trouble already as we began."""
-        return REST_SECONDS if self._lease.noticed or self._spares else FIRST_REST_SECONDS
+    def _halt(self, halt: Halt | None) -> None:
+        if halt is not None:
+            self._stop(halt.why, halt.rest)
 
     def _stop(self, why: str, rest: float = 0.0) -> None:
         self.summary.halt = self.summary.halt or why

@@ -19,12 +19,13 @@ from worker.content.editions import Edition, Form, Printer
 from worker.content.messages import Identity
 from worker.content.rendering import Organisation
 from worker.deliveries import RetryPolicy
-from worker.dispatch import Dispatcher, Pace, Route
+from worker.dispatch import Dispatcher, Pace
 from worker.feedback import OptOuts
 from worker.imports import Importer
 from worker.journal import Journal, owner_name
 from worker.planning import Planner
 from worker.post.relay import Endpoint, Relay, Timeouts
+from worker.routes import Route, Routes
 from worker.sealing import Keyring
 from worker.settings import MAIN_RELAY, Settings
 from worker.store import keyrings
@@ -167,6 +168,13 @@ class Wiring:
             self.settings.pace.model_dump(),
         )
 
+    def _routes(self) -> Routes:
+        relays = {
+            name: Route(self.relay(name), relay.weight, relay.connections, relay.connections_in_all)
+            for name, relay in self.settings.all_relays().items()
+        }
+        return Routes(relays, self.throttle, random.random)
+
     def edition(self, slug: str) -> Edition:
         """Freeze an appeal, the look and our names as they are now."""
         discreet = self.settings.discreet
@@ -205,10 +213,7 @@ class Wiring:
             ledger=self.ledger,
             journal=Journal(self.settings.state / "journal", owner_name(secrets.token_hex(4))),
             keyring=self.keyring,
-            routes={
-                name: Route(self.relay(name), relay.weight)
-                for name, relay in self.settings.all_relays().items()
-            },
+            routes=self._routes(),
             throttle=self.throttle,
             printers=self.printer,
             alarms=Alarms(self.plans),

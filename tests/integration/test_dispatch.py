@@ -17,11 +17,13 @@ from worker import broker, journal
 from worker.addresses import parse
 from worker.campaigns import Alarms, Campaigns
 from worker.deliveries import RetryPolicy, State
-from worker.dispatch import FIRST_REST_SECONDS, REST_SECONDS, Dispatcher, Pace, Route
+from worker.dispatch import Dispatcher, Pace
 from worker.errors import Refused, Unavailable, WrongUse
 from worker.journal import Journal
+from worker.measures import FIRST_REST_SECONDS, REST_SECONDS
 from worker.post.parcels import Parcel
 from worker.post.relay import Endpoint, Relay
+from worker.routes import Route, Routes
 from worker.sealing import Keyring, Person
 from worker.store.audience import Rule
 from worker.store.database import Database
@@ -157,7 +159,7 @@ class Office:
             ledger=self.ledger,
             journal=Journal(self.folder, journal.owner_name(name)),
             keyring=self.keyring,
-            routes={name: Route(relay) for name, relay in self.relays.items()},
+            routes=self.routes({name: Route(relay) for name, relay in self.relays.items()}),
             throttle=self.throttle,
             printers=lambda _campaign: self.letters,
             alarms=Alarms(self.plans),
@@ -175,7 +177,11 @@ class Office:
         self.relays = {name: relay for name, (relay, _) in routes.items()}
         self.throttle = Throttle(self.client, dict.fromkeys(relays, 0.0), {})
         self.dispatcher.throttle = self.throttle
-        self.dispatcher.routes = {name: Route(*one) for name, one in routes.items()}
+        self.dispatcher.routes = self.routes({name: Route(*one) for name, one in routes.items()})
+
+    def routes(self, routes: dict[str, Route]) -> Routes:
+        """Make the choice of relays."""
+        return Routes(routes, self.throttle, lambda: 0.5)
 
     def wait(self, seconds: float) -> None:
         """Let time pass, for Redis too, by whose own clock relays and providers rest."""
@@ -629,6 +635,24 @@ def test_a_relay_that_locks_us_out_is_set_aside_while_another_carries_on(
     other, batch = office.launch(5)
     office.dispatcher.send(batch)
     assert office.plans.get(other.id).state == "paused"
+
+
+def test_all_processes_together_keep_to_the_relays_connections(
+    office: Office, post: tuple[Post, int]
+) -> None:
+    """Who finds none free waits with his batch; what a process gives back, the next one has."""
+    here = office.relays["main"]
+    office.dispatcher.routes = office.routes({"main": Route(here, connections=3, in_all=4)})
+    assert office.throttle.links("main", "another", 4, 4) == 4
+    _, batch = office.launch(9)
+    office.dispatcher.send(batch)
+    assert post[0].taken == []
+    assert office.throttle.links("main", "another", 2, 4) == 2
+    office.wait(3)
+    office.dispatcher.send(batch)
+    assert here.allowed == 2
+    assert sorted(post[0].taken) == everyone(9)
+    assert office.throttle.links("main", "third", 4, 4) == 2  # given back, for nothing else waited
 
 
 def test_one_providers_pace_holds_up_no_other(office: Office, post: tuple[Post, int]) -> None:

@@ -165,7 +165,8 @@ def _mind_examples(tocsin: Wiring, *, dry_run: bool) -> None:
     """Refuse to send with our example names in it, but to a server on this machine (a try)."""
     if not (left := tocsin.settings.examples_left()):
         return
-    if dry_run or sections.is_loopback(tocsin.settings.relay.host):
+    relays = tocsin.settings.all_relays().values()
+    if dry_run or all(sections.is_loopback(relay.host) for relay in relays):
         terminal.warn(f"Still at their examples: {', '.join(left)}.")
         return
     raise WrongUse(

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from worker import calendar
 from worker.campaigns import Proof
-from worker.cli import completion, grammar, session, terminal, watching
+from worker.cli import completion, grammar, pacing, session, terminal, watching
 from worker.cli.terminal import Column, count
 from worker.deliveries import State
 from worker.store.plans import Campaign
@@ -47,7 +47,8 @@ def status(
 
     JSON: an array (with CAMPAIGN, one object) of {campaign, appeal, lists, state, notice, created_at,
     created_by, approved_by, start_at, time_zone, not_after, launched_at, finished_at, audience, digest, open,
-    counts: {STATE: count}}. Times are UTC.
+    counts: {STATE: count}, slowed: [{kind, name, rests, pace, why}]}. Times are UTC; a relay or provider in
+    slowed rests for so many seconds, then goes at pace mails a second, which grows.
     """
     with session.opened() as tocsin:
         if name and watch and not as_json:
@@ -89,7 +90,12 @@ def facts(tocsin: Wiring, proof: Proof) -> Mapping[str, object]:
         "digest": campaign.digest,
         "open": proof.open,
         "counts": {str(state): proof.by_state.get(state, 0) for state in State},
+        "slowed": [pacing.facts(one) for one in pacing.strains(tocsin)] if _going(proof) else [],
     }
+
+
+def _going(proof: Proof) -> bool:
+    return proof.campaign.state == "running"
 
 
 def list_names(tocsin: Wiring, campaign: Campaign) -> Sequence[str]:
@@ -115,12 +121,16 @@ def show(tocsin: Wiring, proof: Proof) -> None:
     if campaign.audience is not None:
         rows.append(("Audience", terminal.people(campaign.audience)))
     rows.append(("So far", watching.counts(proof)))
+    if _going(proof):
+        rows += [("Slowed", pacing.line(one)) for one in pacing.strains(tocsin)]
     terminal.show(terminal.facts(rows))
 
 
 def _show_all(tocsin: Wiring) -> None:
     if tocsin.campaigns.all():
         terminal.show(_all(tocsin))
+        for one in pacing.strains(tocsin):
+            terminal.say(f"Slowed: {pacing.line(one)}")
     else:
         terminal.say("There is no campaign yet. Plan one: tocsin send APPEAL --list LIST --dry-run")
 

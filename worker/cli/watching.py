@@ -5,7 +5,7 @@ Owns how often the store is asked. Refuses: to change anything; whoever stops wa
 
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,10 +15,11 @@ from rich.text import Text
 
 from worker import calendar
 from worker.campaigns import Proof
-from worker.cli import terminal
+from worker.cli import pacing, terminal
 from worker.cli.terminal import count
 from worker.deliveries import OPEN, State
 from worker.store.plans import Campaign
+from worker.throttle import Strain
 from worker.wiring import Wiring
 
 #: Seconds between two looks; and at least this many times what a look costs, so that watching never slows.
@@ -49,7 +50,9 @@ def follow(tocsin: Wiring, name: str, *, expected: int = 0) -> Proof:
             return _each_look(tocsin, name, _Lines(console).show)
         with Live(console=console, transient=True, auto_refresh=False) as live:
             bar = _Bar(expected)
-            return _each_look(tocsin, name, lambda proof: live.update(bar.view(proof), refresh=True))
+            return _each_look(
+                tocsin, name, lambda proof: live.update(bar.view(proof, pacing.strains(tocsin)), refresh=True)
+            )
     except KeyboardInterrupt as stop:
         raise terminal.Stopped(f"stopped watching; {name} is left to itself") from stop
 
@@ -94,7 +97,7 @@ class _Bar:
         #: When we began to look, and how many were done by then.
         self._began: tuple[float, int] | None = None
 
-    def view(self, proof: Proof) -> Group:
+    def view(self, proof: Proof, slowed: Sequence[Strain]) -> Group:
         total = proof.campaign.audience or max(self._expected, sum(proof.by_state.values()))
         done = sum(proof.by_state.values()) - proof.open
         bar = Table.grid(padding=(0, 1), expand=True)
@@ -104,7 +107,8 @@ class _Bar:
         told = f"{count(done)} of {count(total)}{left}"
         bar.add_row(ProgressBar(total=total or 1, completed=done), told)
         notice = Text(terminal.clean(standing(proof.campaign)), "yellow" if proof.campaign.notice else "bold")
-        return Group(notice, bar, Text(counts(proof), "dim"))
+        slow = [Text(terminal.clean(pacing.line(one)), "yellow") for one in slowed]
+        return Group(notice, bar, Text(counts(proof), "dim"), *slow)
 
     def _left(self, done: int, total: int) -> str:
         """Guess the time that is left from what was done since we began to look."""

@@ -99,7 +99,9 @@ def _checks() -> Iterator[tuple[str, Check]]:
     )
     yield "queue", doctor.queue(lambda: broker.client(found), broker.find_program if private else None)
     yield "database", doctor.database(wiring.database.revisions)
-    yield "relay", doctor.relay(wiring.relay().probe)
+    relays = found.all_relays()
+    for name in relays:
+        yield f"relay {name}" if len(relays) > 1 else "relay", doctor.relay(wiring.relay(name).probe)
     yield "clock", doctor.clock(_clocks(found, wiring))
     yield "disk", doctor.disk(found.state)
     if session.queue_answers(found):

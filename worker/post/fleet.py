@@ -59,7 +59,8 @@ class Fleet:
         self._idle: set[Connection] = set()
         self._openings: set[Opening] = set()
         self._opened: SimpleQueue[Opening] = SimpleQueue()
-        self._ceiling = endpoint.connections
+        self._most = endpoint.connections
+        self._ceiling = self._most
         self._ceiling_until = 0.0
         self._barren = 0
         self._bell, self._clapper = socket.socketpair()
@@ -67,6 +68,13 @@ class Fleet:
         self._clapper.settimeout(0.0)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._bell, selectors.EVENT_READ, None)
+
+    def allow(self, connections: int) -> None:
+        """Hold at most so many from now on; those above it close when they have nothing in flight."""
+        self._most = connections
+        self._ceiling = min(self._ceiling, connections)
+        for link in tuple(self._idle)[: max(0, len(self._links) - connections)]:
+            self._quit(link)
 
     def carry(self, errand: Errand) -> None:
         """Run until the errand is done and nothing is in flight."""
@@ -239,7 +247,7 @@ class Fleet:
         if errand.drained or errand.resume_at > now:
             return
         if now >= self._ceiling_until:
-            self._ceiling = self._endpoint.connections
+            self._ceiling = self._most
         links = len(self._links)
         if links >= self._ceiling or (links and (self._idle or not errand.more)):
             return

@@ -26,6 +26,7 @@ class Relay:
         """Take the address; nothing is connected yet."""
         self._endpoint = endpoint
         self._fleet: Fleet | None = None
+        self.allowed = endpoint.connections  #: how many connections it may hold, of those that are set
 
     def carry(self, next_parcel: NextParcel, on_dot: OnDot, on_outcome: OnOutcome) -> None:
         """Carry all parcels that the caller has, and return when each is settled.
@@ -46,6 +47,7 @@ class Relay:
         """
         if self._fleet is None:
             self._fleet = Fleet(self._endpoint, trust(self._endpoint))
+        self._fleet.allow(self.allowed)
         errand = Errand(next_parcel, on_dot, on_outcome, self._endpoint.timeouts.drain)
         try:
             self._fleet.carry(errand)

@@ -22,7 +22,17 @@ STATUS_KEYS = {
         "approved_by",
         "start_at",
     ),
-    *("time_zone", "not_after", "launched_at", "finished_at", "audience", "digest", "open", "counts"),
+    *(
+        "time_zone",
+        "not_after",
+        "launched_at",
+        "finished_at",
+        "audience",
+        "digest",
+        "open",
+        "counts",
+        "slowed",
+    ),
 }
 STATES = {"queued", "sending", "sent", "deferred", "bounced", "unconfirmed", "skipped", "expired"}
 
