@@ -52,6 +52,8 @@ class _Weaver:
         self._others = StandIns(f"Other{digest}n", marked)
         self._kept: OrderedDict[tuple[str, ...], Skeleton | None] = OrderedDict()
         self._most = max_skeletons
+        #: of a template that only shows fields: the skeleton that takes a value in each of its slots
+        self._usual: Skeleton | None = None
         #: how many skeletons have been made so far; one per person means that the template defeats weaving
         self.skeletons = 0
 
@@ -67,6 +69,8 @@ class _Weaver:
         Raises:
             MissingField: the template needs a value that is not there.
         """
+        if self._usual is not None and (taken := self._template.take(values)) is not None:
+            return self._usual.encode(taken)
         record = Record(self._words)
         key = self._template.render(values, record)
         if key in self._kept:
@@ -76,6 +80,8 @@ class _Weaver:
             skeleton, record = self._new(key, values, record)
         if skeleton is None:
             return quoted.encode(self.plain(values), last=True)
+        if record.values == self._template.take(values):
+            self._usual = skeleton
         return skeleton.encode(record.values)
 
     def plain(self, values: Mapping[str, object]) -> str:
