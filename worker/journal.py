@@ -5,18 +5,23 @@ does, and the kernel drops the lock on any death, so a successor here knows dead
 Refuses: to be believed after a reboot (the page cache did not survive that), and to hold an address.
 """
 
+import contextlib
 import fcntl
+import math
 import os
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worker.deliveries import State
+from worker.deliveries import State, allowed
 from worker.errors import Unavailable
+from worker.replica import Replica
 from worker.store.ledger import Outcome
 
 _SUFFIX = ".journal"
+#: Characters that the ledger keeps of a reason and of an enhanced status; reply codes have three digits.
+_REASON, _STATUS, _CODES = 40, 12, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,44 +49,89 @@ def owner_name(nonce: str) -> str:
 
 
 class Journal:
-    """The journal of this very process; built after the fork, locked while it lives."""
+    """The journal of this very process; built after the fork, locked while it lives.
 
-    def __init__(self, folder: Path, owner: str) -> None:
+    With a replica each message stands there too before its dot leaves, for the loss of the whole machine.
+    """
+
+    def __init__(self, folder: Path, owner: str, replica: Replica | None = None) -> None:
         """Create and lock the file (mode 0600)."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.owner = owner
-        self._path = folder / f"{owner}{_SUFFIX}"
-        self._file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._replica = replica
+        #: Outcomes that the copy does not hold yet. They go with the next dot, so that each message costs one
+        #: write, and a connection still has at most one message there without its outcome.
+        self._later: list[bytes] = []
+        self.owner, self._path, self._file = owner, *_locked(folder, owner)
+
+    def open(self) -> None:
+        """Make sure of the copy before a batch is leased, with nothing in hand; may change `owner`.
+
+        Raises:
+            Unavailable: Redis is away.
+        """
+        if self._replica is not None and not self._replica.reset(self.owner):
+            self._rename()
+            self._replica.create(self.owner)
 
     def begin(self, delivery_id: int) -> None:
         """Write that this message's final dot is about to leave. If this fails, it must not leave."""
-        self._write(b"D\t%d\n" % delivery_id)
+        line = b"D\t%d\n" % delivery_id
+        if self._replica is not None:
+            # First, and awaited: a dot that a lost machine's copy does not know would be sent again.
+            self._replica.append(self.owner, b"".join((*self._later, line)))
+            self._later.clear()
+        self._write(line)
 
     def settle(self, outcome: Outcome) -> None:
         """Write how a message that was begun ended."""
         line = "\t".join(
             (
                 *("R", str(outcome.id), outcome.state, outcome.reason, repr(outcome.due_at)),
-                *(str(int(outcome.tried)), str(outcome.code or ""), outcome.status or "", outcome.text or ""),
+                *(str(int(outcome.tried)), str(outcome.code or ""), outcome.status or ""),
             )
-        )
-        self._write(line.encode("ascii", "replace") + b"\n")
+        ).encode("ascii", "replace")
+        if self._replica is not None:
+            self._later.append(line + b"\t\n")  # a server's own words stay on this machine
+        self._write(b"%b\t%b\n" % (line, (outcome.text or "").encode("ascii", "replace")))
 
     def clear(self) -> None:
         """Forget everything: the ledger knows it all, and nothing is in hand."""
         os.ftruncate(self._file, 0)
+        self._later.clear()
+        if self._replica is not None:
+            self._replica.reset(self.owner)
 
     def succeed(self) -> "Journal":
         """Leave this journal, unlocked, for the sweep to read, and return a fresh one."""
+        if self._replica is not None:
+            # For a sweep on another machine. If Redis is away: the file is whole, and this machine lives.
+            with contextlib.suppress(Unavailable):
+                self._replica.leave(self.owner, self._without_words())
         os.close(self._file)
-        stem, _, number = self.owner.partition("+")
-        return Journal(self._path.parent, f"{stem}+{int(number or 0) + 1}")
+        return Journal(self._path.parent, _next(self.owner), self._replica)
 
     def close(self) -> None:
         """Unlock and remove the file; for an orderly end with nothing in hand."""
         self._path.unlink(missing_ok=True)
         os.close(self._file)
+        if self._replica is not None:
+            self._replica.remove(self.owner)
+
+    def _rename(self) -> None:
+        """Go on under a fresh name, with a file of its own: one name has one list in its life."""
+        self._path.unlink(missing_ok=True)
+        os.close(self._file)
+        self.owner = _next(self.owner)
+        self._path, self._file = _locked(self._path.parent, self.owner)
+
+    def _without_words(self) -> bytes:
+        """Return all that is written, each outcome without what the server said."""
+        lines = os.pread(self._file, os.fstat(self._file).st_size, 0).splitlines(keepends=True)
+        return b"".join(
+            line.rpartition(b"\t")[0] + b"\t\n" if line.startswith(b"R") else line
+            for line in lines
+            if line.endswith(b"\n")
+        )
 
     def _write(self, line: bytes) -> None:
         try:
@@ -90,6 +140,18 @@ class Journal:
         except OSError as error:
             raise Unavailable("the journal cannot be written", remedy="Free some disk space.") from error
         raise Unavailable("the disk is full", remedy="Free some disk space; the campaign goes on by itself.")
+
+
+def _locked(folder: Path, owner: str) -> tuple[Path, int]:
+    path = folder / f"{owner}{_SUFFIX}"
+    file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return path, file
+
+
+def _next(owner: str) -> str:
+    stem, _, number = owner.partition("+")
+    return f"{stem}+{int(number or 0) + 1}"
 
 
 def inspect(folder: Path, owner: str) -> Hand | None:
@@ -104,10 +166,17 @@ def inspect(folder: Path, owner: str) -> Hand | None:
         except BlockingIOError:
             return Hand(alive=True, trusted=False)
         with os.fdopen(os.dup(file), "rb") as lines:
-            begun, known = _read(lines)
+            begun, known, whole = _read(lines)
     finally:
         os.close(file)
-    return Hand(alive=False, trusted=owner.startswith(f"{boot_id()}."), begun=frozenset(begun), known=known)
+    trusted = whole and owner.startswith(f"{boot_id()}.")
+    return Hand(alive=False, trusted=trusted, begun=frozenset(begun), known=known)
+
+
+def inspect_copy(lines: bytes) -> Hand | None:
+    """Return what the second copy of a journal says, or None when it is not one."""
+    begun, known, whole = _read(lines.splitlines(keepends=True))
+    return Hand(alive=False, trusted=True, begun=frozenset(begun), known=known) if whole else None
 
 
 def discard(folder: Path, owner: str) -> None:
@@ -135,26 +204,41 @@ def tidy(folder: Path, holders: Collection[str], older_than: float) -> int:
     return removed
 
 
-def _read(lines: Iterator[bytes]) -> tuple[set[int], dict[int, Outcome]]:
+def _read(lines: Iterable[bytes]) -> tuple[set[int], dict[int, Outcome], bool]:
+    """Return what was begun and not answered, what is known, and whether every line could be read."""
     begun: set[int] = set()
     known: dict[int, Outcome] = {}
+    whole = True
     for line in lines:
         if not line.endswith(b"\n"):  # torn by a full disk: its message did not leave
             continue
-        kind, *parts = line.decode("ascii").rstrip("\n").split("\t")
-        if kind == "D":
-            begun.add(int(parts[0]))
-            known.pop(int(parts[0]), None)
+        try:
+            kind, *parts = line.decode("ascii").rstrip("\n").split("\t")
+            outcome = _outcome(parts) if kind == "R" else None
+            delivery_id = outcome.id if outcome else _begun(kind, parts)
+        except ValueError:  # a disk after a power cut, or a stranger's list
+            whole = False
+            continue
+        if outcome:
+            begun.discard(delivery_id)
+            known[delivery_id] = outcome
         else:
-            outcome = _outcome(parts)
-            begun.discard(outcome.id)
-            known[outcome.id] = outcome
-    return begun, known
+            begun.add(delivery_id)
+            known.pop(delivery_id, None)
+    return begun, known, whole
+
+
+def _begun(kind: str, parts: list[str]) -> int:
+    (delivery_id,) = parts
+    if kind != "D":
+        raise ValueError("neither begun nor ended")
+    return int(delivery_id)
 
 
 def _outcome(parts: list[str]) -> Outcome:
+    """Read an outcome; ValueError for one that the ledger could not hold."""
     delivery_id, state, reason, due_at, tried, code, status, text = parts
-    return Outcome(
+    outcome = Outcome(
         id=int(delivery_id),
         state=State(state),
         reason=reason,
@@ -164,3 +248,8 @@ def _outcome(parts: list[str]) -> Outcome:
         status=status or None,
         text=text or None,
     )
+    fits = len(reason) <= _REASON and len(status) <= _STATUS and 0 <= (outcome.code or 0) < _CODES
+    fits = fits and math.isfinite(outcome.due_at) and f"{reason}{status}{text}".isprintable()
+    if not (fits and allowed(State.SENDING, outcome.state)):
+        raise ValueError("no outcome of ours")
+    return outcome

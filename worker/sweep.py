@@ -11,6 +11,8 @@ import structlog
 
 from worker import journal
 from worker.campaigns import Campaigns, Doorbell
+from worker.errors import Unavailable
+from worker.replica import Copies
 from worker.store.ledger import Lease, Ledger
 from worker.store.people import People
 from worker.store.plans import Plans
@@ -28,7 +30,7 @@ STALE_IMPORT_SECONDS = 24 * 3600.0
 class Sweep:
     """One look over everything that may have been left lying."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is another adapter
         self,
         plans: Plans,
         ledger: Ledger,
@@ -37,8 +39,10 @@ class Sweep:
         doorbell: Doorbell,
         journals: Path,
         clock: Callable[[], float],
+        *,
+        copies: Copies | None = None,
     ) -> None:
-        """Take the adapters and the folder of this machine's journals."""
+        """Take the adapters, the folder of this machine's journals, and the copies of all machines'."""
         self._plans = plans
         self._ledger = ledger
         self._people = people
@@ -46,6 +50,7 @@ class Sweep:
         self._doorbell = doorbell
         self._journals = journals
         self._clock = clock
+        self._copies = copies
 
     def run(self) -> None:
         """Start, recover, ring, finish."""
@@ -91,6 +96,12 @@ class Sweep:
     def _recover(self, lease: Lease, owner: str, hand: journal.Hand, now: float) -> None:
         """Settle the hand of an owner that is gone."""
         held = self._ledger.in_hand(lease)
+        if held and not hand.trusted and self._copies is not None:
+            try:
+                hand = self._copied(self._copies, owner) or hand
+            except Unavailable as error:  # it may be back by the next tick
+                log.warning("copy_not_read", lease=lease.id, why=str(error))
+                return
         # A journal that a reboot may have cut short proves what it says, but not what it leaves out.
         never_begun = held - hand.begun - hand.known.keys() if hand.trusted else set[int]()
         settled, requeued, doubtful = self._ledger.recover(lease, list(hand.known.values()), never_begun, now)
@@ -105,3 +116,11 @@ class Sweep:
             )
         if all(other != owner for _, other in self._ledger.held()):
             journal.discard(self._journals, owner)
+            if self._copies is not None and (held or hand.trusted):  # else it may live, between two batches
+                self._copies.forget(owner)
+
+    @staticmethod
+    def _copied(copies: Copies, owner: str) -> journal.Hand | None:
+        """Take an owner's second copy away from it, and return what it says, if it can be trusted."""
+        lines = copies.take(owner)
+        return None if lines is None else journal.inspect_copy(lines)
