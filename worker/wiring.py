@@ -25,6 +25,7 @@ from worker.imports import Importer
 from worker.journal import Journal, owner_name
 from worker.planning import Planner
 from worker.post.relay import Endpoint, Relay, Timeouts
+from worker.replica import Copies, Replica
 from worker.routes import Route, Routes
 from worker.sealing import Keyring
 from worker.settings import MAIN_RELAY, Settings
@@ -136,6 +137,8 @@ class Wiring:
             self.doorbell,
             self.settings.state / "journal",
             self.clock,
+            # With SQLite no other machine could take over: it has the database.
+            copies=None if self.database.is_sqlite else Copies(broker.client(self.settings)),
         )
 
     def relay(self, name: str = MAIN_RELAY) -> Relay:
@@ -209,9 +212,10 @@ class Wiring:
     def dispatcher(self) -> Dispatcher:
         """What sends batches."""
         sending = self.settings.sending
+        replica = None if self.database.is_sqlite else Replica(broker.client(self.settings))
         return Dispatcher(
             ledger=self.ledger,
-            journal=Journal(self.settings.state / "journal", owner_name(secrets.token_hex(4))),
+            journal=Journal(self.settings.state / "journal", owner_name(secrets.token_hex(4)), replica),
             keyring=self.keyring,
             routes=self._routes(),
             throttle=self.throttle,
