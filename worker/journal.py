@@ -60,7 +60,7 @@ class Journal:
         self._replica = replica
         #: Outcomes that the copy does not hold yet. They go with the next dot, so that each message costs one
         #: write, and a connection still has at most one message there without its outcome.
-        self._later: list[bytes] = []
+        self._later = b""
         self.owner, self._path, self._file = owner, *_locked(folder, owner)
 
     def open(self) -> None:
@@ -78,26 +78,24 @@ class Journal:
         line = b"D\t%d\n" % delivery_id
         if self._replica is not None:
             # First, and awaited: a dot that a lost machine's copy does not know would be sent again.
-            self._replica.append(self.owner, b"".join((*self._later, line)))
-            self._later.clear()
+            self._replica.append(self.owner, self._later + line)
+            self._later = b""
         self._write(line)
 
     def settle(self, outcome: Outcome) -> None:
         """Write how a message that was begun ended."""
-        line = "\t".join(
-            (
-                *("R", str(outcome.id), outcome.state, outcome.reason, repr(outcome.due_at)),
-                *(str(int(outcome.tried)), str(outcome.code or ""), outcome.status or ""),
-            )
-        ).encode("ascii", "replace")
+        line = (
+            f"R\t{outcome.id}\t{outcome.state}\t{outcome.reason}\t{outcome.due_at!r}\t{outcome.tried:d}"
+            f"\t{outcome.code or ''}\t{outcome.status or ''}\t"
+        )
         if self._replica is not None:
-            self._later.append(line + b"\t\n")  # a server's own words stay on this machine
-        self._write(b"%b\t%b\n" % (line, (outcome.text or "").encode("ascii", "replace")))
+            self._later += f"{line}\n".encode("ascii", "replace")  # a server's own words stay on this machine
+        self._write(f"{line}{outcome.text or ''}\n".encode("ascii", "replace"))
 
     def clear(self) -> None:
         """Forget everything: the ledger knows it all, and nothing is in hand."""
         os.ftruncate(self._file, 0)
-        self._later.clear()
+        self._later = b""
         if self._replica is not None:
             self._replica.reset(self.owner)
 

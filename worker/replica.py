@@ -17,6 +17,7 @@ from worker.errors import Unavailable
 KEEP_SECONDS = 3 * 24 * 3600
 #: More elements than any run writes; a longer list is not ours.
 _MOST = 1_000_000
+_NO_COPY = "Redis does not keep the journal's second copy"
 _REMEDY = "See that the Redis of broker.url runs, has room, and lets Tocsin ask for INFO."
 
 
@@ -34,7 +35,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
-        raise Unavailable("Redis does not keep the journal's second copy", remedy=_REMEDY) from error
+        raise Unavailable(_NO_COPY, remedy=_REMEDY) from error
 
 
 class Replica:
@@ -65,7 +66,7 @@ class Replica:
             made, _ = self._ask(("RPUSH", key, _header(owner, run_id)), ("EXPIRE", key, KEEP_SECONDS))
         if made != 1:
             raise Unavailable("the journal's second copy is not ours alone", remedy=_REMEDY)
-        self._head = b"*3\r\n$6\r\nRPUSHX\r\n$%d\r\n%b\r\n" % (len(key), key.encode())
+        self._head = b"*3\r\n$6\r\nRPUSHX\r\n$%d\r\n%b\r\n$%%d\r\n%%b\r\n" % (len(key.encode()), key.encode())
         self._length = 1
 
     def append(self, owner: str, lines: bytes) -> None:
@@ -81,13 +82,14 @@ class Replica:
             self.create(owner)
         length, self._length = self._length, 0  # given up, unless the answer is the right one
         if length:
-            with _translated():
-                self._link.send_packed_command(
-                    (b"%b$%d\r\n%b\r\n" % (self._head, len(lines), lines),), check_health=False
-                )
-                if self._link.read_response() == length + 1:
-                    self._length = length + 1
-                    return
+            try:  # not _translated(): this is once a mail
+                self._link.send_packed_command((self._head % (len(lines), lines),), check_health=False)
+                answer = self._link.read_response()
+            except redis.RedisError as error:
+                raise Unavailable(_NO_COPY, remedy=_REMEDY) from error
+            if answer == length + 1:
+                self._length = answer
+                return
         raise Unavailable("Redis has lost the journal's second copy, or another has taken over")
 
     def reset(self, owner: str) -> bool:
