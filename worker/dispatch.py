@@ -20,13 +20,15 @@ from worker.post.parcels import Lost, Parcel
 from worker.post.relay import RelayDown
 from worker.routes import NO_LINK_SECONDS, Routes, Way
 from worker.sealing import Keyring, Person, SealError
-from worker.store.ledger import Claimed, Lease, Ledger, Outcome
+from worker.store.ledger import Claimed, Lease, Ledger, Outcome, Taken
 from worker.throttle import Grant, Throttle
 
 log = structlog.get_logger()
 
 #: How often a chunk in hand is held against new opt-outs, pause and cancel (seconds).
 RECHECK_SECONDS = 0.25
+#: How long what is known may wait for its chunk to end, at a slow pace (seconds): operators look on.
+SETTLE_SECONDS = 2.0
 #: How long a batch waits when the queue or the store is away (seconds); the tick rings when they are back.
 AWAY_SECONDS = 5.0
 #: A longer wait for the pace goes back to the ledger (seconds).
@@ -52,7 +54,7 @@ class Printer(Protocol):
 class Pace:
     """How a batch is cut up and how long it may be held."""
 
-    chunk: int = 200  #: deliveries taken and settled in one transaction
+    chunk: int = 500  #: deliveries taken and settled in one transaction
     lease_seconds: float = 60.0  #: how long a claim stands without renewal
     slice_seconds: float = 20.0  #: after so long the batch is given back, so that no task is long
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -123,6 +125,7 @@ class _Run:
         self._rest = 0.0
         self._started = dispatcher.clock()
         self._recheck_at = self._started + RECHECK_SECONDS
+        self._settle_at = self._started
         self.summary = Summary(lease.batch_id)
 
     def carry(self) -> None:
@@ -193,7 +196,8 @@ class _Run:
                 if (parcel := self._made(claimed)) is not None:
                     return parcel
                 continue
-            if not self._hand and not self._advance(now):
+            if not self._hand and not (self._more and self._advance(now)):
+                self._stop("empty")
                 return None
             grant = self._all.throttle.take(self._going.name, self._hand.wants(_PACE_AHEAD))
             if not grant.counts:
@@ -270,16 +274,21 @@ class _Run:
 
     def _advance(self, now: float) -> bool:
         """Settle the last chunk and take the next, in one transaction; False when nothing is in hand."""
+        self._more = self._settle(now, self._all.pace.chunk).more
+        return bool(self._hand)
+
+    def _settle(self, now: float, limit: int) -> Taken:
+        """Settle what is known, renew the lease, and take up to `limit` more, in one transaction."""
         until = now + self._all.pace.lease_seconds
-        taken = self._all.ledger.advance(self._lease, self._outcomes, self._all.pace.chunk, now, until)
+        taken = self._all.ledger.advance(self._lease, self._outcomes, limit, now, until)
         self._outcomes = []
         self._until = until
+        self._settle_at = now + min(SETTLE_SECONDS, self._all.pace.lease_seconds / 3)
         self._recheck_at = now + RECHECK_SECONDS
         self._hand.take(taken.claimed)
-        self._more = len(taken.claimed) == self._all.pace.chunk
         if taken.halt and not (taken.halt == "empty" and self._hand):
             self._stop(taken.halt)
-        return bool(self._hand)
+        return taken
 
     def _must_stop(self, now: float) -> bool:
         if self.summary.halt:
@@ -299,10 +308,8 @@ class _Run:
             self._outcomes.append(Outcome(claimed.id, State.SKIPPED, "suppressed", tried=False))
         if halt:
             self._stop(halt)
-        elif self._until - now < self._all.pace.lease_seconds / 2:
-            self._until = now + self._all.pace.lease_seconds
-            if not self._all.ledger.renew(self._lease, self._until):
-                self._stop("lost")
+        elif now >= self._settle_at:
+            self._settle(now, 0)
         if self._way is not None and not self._all.routes.renew(self._way, self._all.journal.owner):
             self._stop("no connection free", rest=NO_LINK_SECONDS)
         self._recheck_at = now + RECHECK_SECONDS

@@ -309,7 +309,7 @@ class Sending(Section):
     """How a campaign is cut up, leased and given up."""
 
     batch_size: int = Field(default=500, ge=1, le=10_000, description="Recipients in one task.")
-    chunk_size: int = Field(default=200, ge=1, le=10_000, description="Recipients in one transaction.")
+    chunk_size: int = Field(default=500, ge=1, le=10_000, description="Recipients in one transaction.")
     lease_seconds: Seconds = Field(default=60.0, description="How long a silent worker keeps its batch.")
     slice_seconds: Seconds = Field(default=20.0, description="How long a task works at a stretch.")
     not_after_hours: Seconds = Field(default=72.0, description="Hours until an appeal is too late.")

@@ -13,7 +13,7 @@ PROVIDERS = ("google", "yahoo", "other")
 
 def claimed(number: int, provider: str) -> Claimed:
     """A delivery in hand."""
-    return Claimed(number, number, b"", b"", 0, provider)
+    return Claimed(number, number, b"", 0, provider)
 
 
 @given(

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from worker.deliveries import State
 from worker.store.database import Database
-from worker.store.schema import batches, campaigns, deliveries
+from worker.store.schema import batch_is_open, batches, campaigns, deliveries
 
 
 class Docket:
@@ -29,7 +29,7 @@ class Docket:
             sa.select(batches.c.id)
             .join(campaigns, campaigns.c.id == batches.c.campaign_id)
             .where(
-                batches.c.done == 0,
+                batch_is_open,
                 batches.c.due_at <= now,
                 batches.c.lease_id.is_(None),
                 sa.or_(batches.c.rung_at.is_(None), batches.c.rung_at < lost_before),
@@ -48,7 +48,7 @@ class Docket:
     def rung(self, since: float) -> int:
         """Return how many batches have been rung since then and not yet been taken."""
         query = sa.select(sa.func.count()).where(
-            batches.c.done == 0, batches.c.lease_id.is_(None), batches.c.rung_at >= since
+            batch_is_open, batches.c.lease_id.is_(None), batches.c.rung_at >= since
         )
         with self._database.read() as connection:
             return connection.execute(query).scalar_one()

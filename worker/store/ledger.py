@@ -5,20 +5,21 @@ and each write names its lease (the fence): an owner who wakes up late changes n
 Refuses: deciding what a reply means (deliveries), talking SMTP, and holding a transaction open meanwhile.
 """
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from worker.deliveries import State
 from worker.store.database import Database
-from worker.store.schema import batches, campaigns, deliveries, leases, people
+from worker.store.schema import batches, campaigns, deliveries, delivery_is_open, leases, people
 from worker.store.suppressions import suppressed
 
 #: How long a batch rests when all that is left of it is in the hands of a stalled owner.
 STALLED_SECONDS = 15.0
 
-_OPEN = ("queued", "sending", "deferred")
 _WAITING = ("queued", "deferred")
 
 
@@ -40,7 +41,6 @@ class Claimed:
 
     id: int
     person_id: int
-    address_key: bytes
     sealed: bytes  #: the person's sealed record
     attempts: int  #: tries already used
     provider: str = "other"  #: whose pace it keeps
@@ -67,6 +67,7 @@ class Taken:
     claimed: Sequence[Claimed]
     halt: str = ""  #: "" | "empty" | "lost" (the lease is not ours any more) | the campaign's state
     until: float = 0.0  #: the renewed end of the lease
+    more: bool = False  #: whether more of the batch is due than we took
 
 
 class Ledger:
@@ -107,7 +108,7 @@ class Ledger:
     def advance(
         self, lease: Lease, outcomes: Sequence[Outcome], limit: int, now: float, until: float
     ) -> Taken:
-        """Settle what is known, renew the lease and take up to `limit` more, in one transaction.
+        """Settle what is known, renew the lease and take up to `limit` more (0 = none), in one transaction.
 
         Inside it, before anything is taken: is the lease still ours, does the campaign still run, has its
         deadline passed, who has been suppressed since the launch, who has been erased.
@@ -123,9 +124,8 @@ class Ledger:
                 return Taken((), campaign.state, until)
             if campaign.not_after is not None and now >= campaign.not_after:
                 _close_waiting(connection, lease.batch_id, State.EXPIRED, "deadline", now)
-            _skip_suppressed(connection, lease, now)
-            claimed = _claim(connection, lease, limit, now)
-        return Taken(claimed, "" if claimed else "empty", until)
+            claimed, more = _claim(connection, lease, limit, now) if limit else ([], True)
+        return Taken(claimed, "" if claimed or more else "empty", until, more)
 
     def recheck(self, lease: Lease, now: float) -> tuple[str, set[int]]:
         """Return (why to stop, or ""; the deliveries in hand whose person has said no). Reads only.
@@ -234,48 +234,73 @@ class Ledger:
 # -- the statements, each inside a caller's transaction ----------------------------------------------
 
 
-_SETTLE = (
-    sa.update(deliveries)
-    .where(
-        deliveries.c.id == sa.bindparam("of"),
-        deliveries.c.lease_id == sa.bindparam("fence"),
-        # An owner that was thought dead may still correct "unconfirmed" to what it knows.
-        sa.or_(deliveries.c.state == "sending", deliveries.c.state == "unconfirmed"),
-    )
-    .values(
-        state=sa.bindparam("to_state"),
-        reason=sa.bindparam("why"),
-        due_at=sa.bindparam("due"),
-        attempts=deliveries.c.attempts + sa.bindparam("used"),
-        reply_code=sa.bindparam("code"),
-        reply_status=sa.bindparam("status"),
-        reply_text=sa.bindparam("text"),
-        settled_at=sa.bindparam("at"),
-    )
+# What became known goes to the database as one JSON document in one statement: a statement for each row costs
+# a process three times as much, on PostgreSQL six times.
+_KNOWN: tuple[tuple[str, sa.types.TypeEngine[Any]], ...] = (
+    ("id", sa.BigInteger()),
+    ("state", sa.String()),
+    ("reason", sa.String()),
+    ("due_at", sa.Double()),
+    ("tried", sa.Integer()),
+    ("code", sa.Integer()),
+    ("status", sa.String()),
+    ("text", sa.String()),
 )
+
+
+def _settling(known: Mapping[str, sa.ColumnElement[Any]]) -> sa.Update:
+    return (
+        sa.update(deliveries)
+        .where(
+            deliveries.c.id == known["id"],
+            deliveries.c.lease_id == sa.bindparam("fence"),
+            # An owner that was thought dead may still correct "unconfirmed" to what it knows.
+            deliveries.c.state.in_(("sending", "unconfirmed")),
+        )
+        .values(
+            state=known["state"],
+            reason=known["reason"],
+            due_at=known["due_at"],
+            attempts=deliveries.c.attempts + known["tried"],
+            reply_code=known["code"],
+            reply_status=known["status"],
+            reply_text=known["text"],
+            settled_at=sa.bindparam("at"),
+        )
+    )
+
+
+_EACH = sa.func.json_each(sa.bindparam("known")).table_valued("value", name="known")
+_RECORDS = (
+    sa.func.json_to_recordset(sa.cast(sa.bindparam("known"), sa.JSON))
+    .table_valued(*(sa.column(name, kind) for name, kind in _KNOWN), name="known")
+    .render_derived(with_types=True)
+)
+_SETTLE = {
+    "sqlite": _settling({name: sa.func.json_extract(_EACH.c.value, f"$.{name}") for name, _ in _KNOWN}),
+    "postgresql": _settling({name: _RECORDS.c[name] for name, _ in _KNOWN}),
+}
 
 
 def _settle(connection: sa.Connection, lease_id: int, outcomes: Sequence[Outcome], now: float) -> None:
     if not outcomes:
         return
-    connection.execute(
-        _SETTLE,
+    known = json.dumps(
         [
             {
-                "of": one.id,
-                "fence": lease_id,
-                "to_state": one.state,
-                "why": one.reason,
-                "due": one.due_at,
-                "used": int(one.tried),
+                "id": one.id,
+                "state": one.state,
+                "reason": one.reason,
+                "due_at": one.due_at,
+                "tried": int(one.tried),
                 "code": one.code,
                 "status": one.status,
                 "text": one.text,
-                "at": now,
             }
             for one in outcomes
-        ],
+        ]
     )
+    connection.execute(_SETTLE[connection.dialect.name], {"known": known, "fence": lease_id, "at": now})
 
 
 def _renew(connection: sa.Connection, lease: Lease, until: float) -> bool:
@@ -290,8 +315,8 @@ def _renew(connection: sa.Connection, lease: Lease, until: float) -> bool:
     return bool(ours)
 
 
-def _waiting(batch_id: int) -> tuple[sa.ColumnElement[bool], ...]:
-    return deliveries.c.batch_id == batch_id, deliveries.c.state.in_(_WAITING)
+def _waiting(batch_id: int) -> tuple[sa.ColumnElement[bool] | sa.TextClause, ...]:
+    return deliveries.c.batch_id == batch_id, delivery_is_open, deliveries.c.state.in_(_WAITING)
 
 
 def _close_waiting(connection: sa.Connection, batch_id: int, state: State, reason: str, now: float) -> None:
@@ -300,38 +325,45 @@ def _close_waiting(connection: sa.Connection, batch_id: int, state: State, reaso
     )
 
 
-def _skip_suppressed(connection: sa.Connection, lease: Lease, now: float) -> None:
-    connection.execute(
-        sa.update(deliveries)
-        .where(*_waiting(lease.batch_id), suppressed(deliveries.c.address_key, deliveries.c.list_id))
-        .values(state=State.SKIPPED, reason="suppressed", settled_at=now)
-    )
-
-
-def _claim(connection: sa.Connection, lease: Lease, limit: int, now: float) -> Sequence[Claimed]:
-    rows = connection.execute(
+def _claim(connection: sa.Connection, lease: Lease, limit: int, now: float) -> tuple[list[Claimed], bool]:
+    """Take up to `limit` that may be written to; also tell whether more are due."""
+    due = (*_waiting(lease.batch_id), deliveries.c.due_at <= now)
+    query = (
         sa.select(
             deliveries.c.id,
             deliveries.c.person_id,
-            deliveries.c.address_key,
             people.c.sealed,
             deliveries.c.attempts,
             deliveries.c.provider,
+            suppressed(deliveries.c.address_key, deliveries.c.list_id).label("said_no"),
         )
         .outerjoin(people, people.c.id == deliveries.c.person_id)
-        .where(*_waiting(lease.batch_id), deliveries.c.due_at <= now)
+        .where(*due)
         .order_by(deliveries.c.id)
-        .limit(limit)
-    ).all()
-    _mark(connection, [row.id for row in rows if row.sealed is None], State.SKIPPED, "forgotten", now)
-    claimed = [Claimed(*row) for row in rows if row.sealed is not None]
-    if claimed:
-        connection.execute(
-            sa.update(deliveries)
-            .where(deliveries.c.id.in_([one.id for one in claimed]))
-            .values(state=State.SENDING, lease_id=lease.id)
-        )
-    return claimed
+    )
+    while True:
+        rows = connection.execute(query.limit(limit + 1)).all()
+        more = len(rows) > limit
+        rows = rows[:limit]
+        _mark(connection, [row.id for row in rows if row.said_no], State.SKIPPED, "suppressed", now)
+        gone = [row.id for row in rows if row.sealed is None and not row.said_no]
+        _mark(connection, gone, State.SKIPPED, "forgotten", now)
+        if rows:
+            # By range: the rows between are the same, and a list of their ids costs more than the update.
+            # What somebody cancelled since the query is not among those that come back.
+            taken = set(
+                connection.execute(
+                    sa.update(deliveries)
+                    .where(*due, deliveries.c.id <= rows[-1].id)
+                    .values(state=State.SENDING, lease_id=lease.id)
+                    .returning(deliveries.c.id)
+                ).scalars()
+            )
+            claimed = [Claimed(*row[:5]) for row in rows if row.id in taken]
+            if claimed:
+                return claimed, more
+        if not more:
+            return [], False
 
 
 def _mark(connection: sa.Connection, ids: Collection[int], state: State, reason: str, now: float) -> None:
@@ -343,12 +375,13 @@ def _mark(connection: sa.Connection, ids: Collection[int], state: State, reason:
         )
 
 
-def _held(lease_id: int, batch_id: int) -> tuple[sa.ColumnElement[bool], ...]:
+def _held(lease_id: int, batch_id: int) -> tuple[sa.ColumnElement[bool] | sa.TextClause, ...]:
     # Asked of the row itself, never through a sub-select: PostgreSQL asks again once it has waited for a
     # row, but does not run a sub-select anew, and would take back what the next owner has in hand.
     # By batch, so that the index of open rows finds them.
     return (
         deliveries.c.batch_id == batch_id,
+        delivery_is_open,
         deliveries.c.state == "sending",
         deliveries.c.lease_id == lease_id,
     )
@@ -388,7 +421,7 @@ def _next_due(connection: sa.Connection, batch_id: int, at_least: float) -> dict
     waiting = deliveries.c.state.in_(_WAITING)
     left, due = connection.execute(
         sa.select(sa.func.count(), sa.func.min(deliveries.c.due_at).filter(waiting)).where(
-            deliveries.c.batch_id == batch_id, deliveries.c.state.in_(_OPEN)
+            deliveries.c.batch_id == batch_id, delivery_is_open
         )
     ).one()
     if not left:

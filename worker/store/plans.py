@@ -13,7 +13,7 @@ from worker.deliveries import State
 from worker.store.audience import Rule, chosen, count_by_reason, last_of_slice
 from worker.store.database import Database
 from worker.store.people import Sealed, allocate
-from worker.store.schema import batches, campaigns, deliveries, people
+from worker.store.schema import batch_is_open, batches, campaigns, deliveries, people
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +142,7 @@ class Plans:
 
     def finish_whole(self, now: float) -> Sequence[str]:
         """Close the running campaigns in which nothing is open any more; return their names."""
-        open_batch = sa.select(batches.c.id).where(
-            batches.c.campaign_id == campaigns.c.id, batches.c.done == 0
-        )
+        open_batch = sa.select(batches.c.id).where(batches.c.campaign_id == campaigns.c.id, batch_is_open)
         whole = campaigns.c.launched_at.is_not(None) & ~open_batch.exists()
         with self._database.read() as connection:
             query = sa.select(campaigns.c.id).where(campaigns.c.state == "running", whole)

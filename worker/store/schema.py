@@ -22,6 +22,14 @@ from sqlalchemy import (
     text,
 )
 
+_OPEN_DELIVERY = "state IN ('queued','sending','deferred')"
+_OPEN_BATCH = "done = 0"
+
+#: The same conditions for queries. Written out, never as parameters: only so does SQLite see that the
+#: partial index answers, and does not read a million settled rows for each chunk.
+delivery_is_open = text(f"deliveries.{_OPEN_DELIVERY}")
+batch_is_open = text(f"batches.{_OPEN_BATCH}")
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -159,7 +167,7 @@ batches = Table(
     Column("rung_at", Double),
     # The lease in force; null = free to take. No foreign key: leases refer to batches.
     Column("lease_id", Id),
-    Index("ix_batches_open", "due_at", sqlite_where=text("done = 0"), postgresql_where=text("done = 0")),
+    Index("ix_batches_open", "due_at", sqlite_where=text(_OPEN_BATCH), postgresql_where=text(_OPEN_BATCH)),
     Index(None, "campaign_id"),
 )
 
@@ -213,8 +221,8 @@ deliveries = Table(
     Index(
         "ix_deliveries_open",
         "batch_id",
-        sqlite_where=text("state IN ('queued','sending','deferred')"),
-        postgresql_where=text("state IN ('queued','sending','deferred')"),
+        sqlite_where=text(_OPEN_DELIVERY),
+        postgresql_where=text(_OPEN_DELIVERY),
     ),
 )
 
