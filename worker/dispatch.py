@@ -79,7 +79,7 @@ class Dispatcher:
     keyring: Keyring
     routes: Routes
     throttle: Throttle
-    printers: Callable[[int], Printer]  #: by campaign id
+    printers: Callable[[int, str], Printer]  #: by campaign id and digest of its content
     alarms: Alarms
     pace: Pace
     clock: Callable[[], float]  #: UTC seconds
@@ -115,6 +115,7 @@ class _Run:
         self._until = lease.until
         self._way: Way | None = None
         self._hand = Hand()
+        self._content = ""  # digest of what they are to get
         self._more = True  # whether the batch may hold more than we took
         self._flying: dict[int, tuple[Claimed, str]] = {}  # with the address, which a reply may quote
         self._outcomes: list[Outcome] = []
@@ -221,7 +222,8 @@ class _Run:
         reason = "no discreet form"
         try:
             person = Person.from_bytes(self._all.keyring.open(claimed.person_id, claimed.sealed))
-            parcel = self._all.printers(self._lease.campaign_id).parcel(claimed.id, person, self._all.clock())
+            printer = self._all.printers(self._lease.campaign_id, self._content)
+            parcel = printer.parcel(claimed.id, person, self._all.clock())
         except SealError:
             parcel, reason = None, "unreadable record"
         if parcel is None:
@@ -285,6 +287,7 @@ class _Run:
         self._until = until
         self._settle_at = now + min(SETTLE_SECONDS, self._all.pace.lease_seconds / 3)
         self._recheck_at = now + RECHECK_SECONDS
+        self._content = taken.content
         self._hand.take(taken.claimed)
         if taken.halt and not (taken.halt == "empty" and self._hand):
             self._stop(taken.halt)

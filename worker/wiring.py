@@ -56,7 +56,7 @@ class Wiring:
         self.doorbell = doorbell
         self.clock = time.time
         self._stopping = stopping
-        self._printers: OrderedDict[int, Printer] = OrderedDict()
+        self._printers: OrderedDict[tuple[int, str], Printer] = OrderedDict()
 
     @cached_property
     def database(self) -> Database:
@@ -239,14 +239,19 @@ class Wiring:
             others_wait=lambda: self.doorbell.waiting() > 0,
         )
 
-    def printer(self, campaign_id: int) -> Printer:
-        """Return what makes a campaign's mails; the last few are kept."""
-        if campaign_id not in self._printers:
-            edition = Edition.from_json(self.plans.edition(campaign_id))
-            self._printers[campaign_id] = Printer(edition, self.keyring.marks(), f"c{campaign_id}")
+    def printer(self, campaign_id: int, content: str) -> Printer:
+        """Return what makes a campaign's mails; the last few are kept.
+
+        Raises:
+            Refused: the store no longer holds the content of that digest.
+        """
+        key = campaign_id, content
+        if key not in self._printers:
+            edition = Edition.from_json(self.plans.edition(campaign_id, content))
+            self._printers[key] = Printer(edition, self.keyring.marks(), f"c{campaign_id}")
             if len(self._printers) > _PRINTERS:
                 self._printers.popitem(last=False)
-        return self._printers[campaign_id]
+        return self._printers[key]
 
 
 def _identity(mail: sections.Mail, *, phrase: str = "") -> Identity:

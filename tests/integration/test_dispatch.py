@@ -31,7 +31,7 @@ from worker.store.docket import Docket
 from worker.store.ledger import Ledger, Outcome
 from worker.store.people import People, Staged
 from worker.store.plans import Campaign, Draft, Plans
-from worker.store.schema import deliveries
+from worker.store.schema import campaigns, deliveries
 from worker.store.suppressions import EVERYTHING, Suppression, Suppressions
 from worker.store.tallies import Tallies
 from worker.sweep import Sweep
@@ -161,7 +161,7 @@ class Office:
             keyring=self.keyring,
             routes=self.routes({name: Route(relay) for name, relay in self.relays.items()}),
             throttle=self.throttle,
-            printers=lambda _campaign: self.letters,
+            printers=self.printer,
             alarms=Alarms(self.plans),
             pace=Pace(chunk=4, retry=RetryPolicy(attempts=3)),
             clock=self.clock,
@@ -178,6 +178,11 @@ class Office:
         self.throttle = Throttle(self.client, dict.fromkeys(relays, 0.0), {})
         self.dispatcher.throttle = self.throttle
         self.dispatcher.routes = self.routes({name: Route(*one) for name, one in routes.items()})
+
+    def printer(self, campaign_id: int, content: str) -> Letters:
+        """Give what makes the mails, if the content is still there."""
+        assert self.plans.edition(campaign_id, content)
+        return self.letters
 
     def routes(self, routes: dict[str, Route]) -> Routes:
         """Make the choice of relays."""
@@ -391,7 +396,7 @@ def test_an_edition_that_cannot_be_read_any_more_pauses_the_campaign(
 ) -> None:
     """After an upgrade, say: the operator is told, nobody is lost, and no lease goes round and round."""
 
-    def unreadable(_campaign: int) -> Letters:
+    def unreadable(_campaign: int, _content: str) -> Letters:
         raise WrongUse("the appeal has an error")
 
     office.dispatcher.printers = unreadable
@@ -401,6 +406,19 @@ def test_an_edition_that_cannot_be_read_any_more_pauses_the_campaign(
     assert "the appeal has an error" in office.plans.get(campaign.id).notice
     assert {state for state, _ in office.states().values()} == {"queued"}
     assert office.ledger.held() == []
+    assert post[0].taken == []
+
+
+def test_content_that_is_not_what_was_approved_is_sent_to_nobody(
+    office: Office, post: tuple[Post, int]
+) -> None:
+    """Each claim names the content it is for; an edition changed in the store pauses the campaign."""
+    campaign, batch = office.launch(3)
+    with office.database.write() as connection:
+        connection.execute(sa.update(campaigns).values(edition='{"other": 1}'))
+    office.dispatcher.send(batch)
+    assert office.plans.get(campaign.id).state == "paused"
+    assert "not what was approved" in office.plans.get(campaign.id).notice
     assert post[0].taken == []
 
 

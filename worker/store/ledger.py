@@ -68,6 +68,7 @@ class Taken:
     halt: str = ""  #: "" | "empty" | "lost" (the lease is not ours any more) | the campaign's state
     until: float = 0.0  #: the renewed end of the lease
     more: bool = False  #: whether more of the batch is due than we took
+    content: str = ""  #: digest of the edition that these are to get
 
 
 class Ledger:
@@ -118,14 +119,16 @@ class Ledger:
             if not _renew(connection, lease, until):
                 return Taken((), "lost")
             campaign = connection.execute(
-                sa.select(campaigns.c.state, campaigns.c.not_after).where(campaigns.c.id == lease.campaign_id)
+                sa.select(campaigns.c.state, campaigns.c.not_after, campaigns.c.content).where(
+                    campaigns.c.id == lease.campaign_id
+                )
             ).one()
             if campaign.state != "running":
                 return Taken((), campaign.state, until)
             if campaign.not_after is not None and now >= campaign.not_after:
                 _close_waiting(connection, lease.batch_id, State.EXPIRED, "deadline", now)
             claimed, more = _claim(connection, lease, limit, now) if limit else ([], True)
-        return Taken(claimed, "" if claimed or more else "empty", until, more)
+        return Taken(claimed, "" if claimed or more else "empty", until, more, campaign.content)
 
     def recheck(self, lease: Lease, now: float) -> tuple[str, set[int]]:
         """Return (why to stop, or ""; the deliveries in hand whose person has said no). Reads only.

@@ -4,12 +4,14 @@ Owns the campaigns table and the writing of deliveries at launch. Refuses: rules
 (campaigns), and anything after a delivery exists (ledger).
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from worker.deliveries import State
+from worker.errors import Refused
 from worker.store.audience import Rule, chosen, count_by_reason, last_of_slice
 from worker.store.database import Database
 from worker.store.people import Sealed, allocate
@@ -57,7 +59,12 @@ class Draft:
 #: Above every id.
 LAST_ID = 2**62
 
-_COLUMNS = [column for column in campaigns.c if column.name not in {"edition", "launch_cursor"}]
+_COLUMNS = [c for c in campaigns.c if c.name not in {"edition", "content", "launch_cursor"}]
+
+
+def content_digest(edition: str) -> str:
+    """Return what names an edition: SHA-256 of its JSON."""
+    return hashlib.sha256(edition.encode()).hexdigest()
 
 
 class Plans:
@@ -82,6 +89,7 @@ class Plans:
                     edition=draft.edition,
                     rule=draft.rule.to_json(),
                     digest=draft.digest,
+                    content=content_digest(draft.edition),
                     state=draft.state,
                     created_at=now,
                     created_by=draft.created_by,
@@ -115,11 +123,21 @@ class Plans:
             rows = connection.execute(sa.select(*_COLUMNS).order_by(campaigns.c.id.desc())).all()
         return [_campaign(row) for row in rows]
 
-    def edition(self, campaign_id: int) -> str:
-        """Return the frozen edition, as JSON."""
+    def edition(self, campaign_id: int, content: str) -> str:
+        """Return the frozen edition, as JSON, if its digest is still `content`.
+
+        Raises:
+            Refused: it has been changed since it was approved.
+        """
         with self._database.read() as connection:
             query = sa.select(campaigns.c.edition).where(campaigns.c.id == campaign_id)
-            return str(connection.execute(query).scalar_one())
+            edition = str(connection.execute(query).scalar_one())
+        if content_digest(edition) != content:
+            raise Refused(
+                "the content in the store is not what was approved",
+                remedy="Find out who changed the database; cancel, and plan the campaign anew.",
+            )
+        return edition
 
     def move(self, campaign_id: int, came_from: Sequence[str], to: str, **values: object) -> bool:
         """Move a campaign to a state if it is in one of `came_from`; False when it is not (any more)."""

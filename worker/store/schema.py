@@ -136,6 +136,8 @@ campaigns = Table(
     Column("edition", Text, nullable=False),
     Column("rule", Text, nullable=False),
     Column("digest", String(64), nullable=False),
+    # SHA-256 of the edition alone: each claim says what content it is for.
+    Column("content", String(64), nullable=False),
     Column("state", String(16), nullable=False),
     # Why it stands still, for the operator; empty when nothing is wrong.
     Column("notice", Text, nullable=False, server_default=""),
