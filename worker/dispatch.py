@@ -36,7 +36,7 @@ LONG_WAIT_SECONDS = 2.0
 #: The longest that a batch is put off because every relay rests (seconds).
 LONGEST_REST_SECONDS = 60.0
 #: Most mails of a provider granted at once, so that a rest never waits long for what was granted.
-_PACE_AHEAD = 50
+_PACE_AHEAD = 200
 
 
 class Printer(Protocol):
