@@ -5,7 +5,6 @@ does, and the kernel drops the lock on any death, so a successor here knows dead
 Refuses: to be believed after a reboot (the page cache did not survive that), and to hold an address.
 """
 
-import contextlib
 import fcntl
 import math
 import os
@@ -93,18 +92,17 @@ class Journal:
         self._write(f"{line}{outcome.text or ''}\n".encode("ascii", "replace"))
 
     def clear(self) -> None:
-        """Forget everything: the ledger knows it all, and nothing is in hand."""
+        """Forget everything: the ledger knows it all, and nothing is in hand. May change `owner`."""
         os.ftruncate(self._file, 0)
         self._later = b""
-        if self._replica is not None:
-            self._replica.reset(self.owner)
+        if self._replica is not None and not self._replica.reset(self.owner):
+            self._rename()
 
     def succeed(self) -> "Journal":
         """Leave this journal, unlocked, for the sweep to read, and return a fresh one."""
         if self._replica is not None:
-            # For a sweep on another machine. If Redis is away: the file is whole, and this machine lives.
-            with contextlib.suppress(Unavailable):
-                self._replica.leave(self.owner, self._without_words())
+            # For a sweep on another machine, which would else wait for what stands here only.
+            self._replica.leave(self.owner, self._without_words())
         os.close(self._file)
         return Journal(self._path.parent, _next(self.owner), self._replica)
 

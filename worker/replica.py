@@ -52,6 +52,7 @@ class Replica:
         self._owner = ""
         self._head = b""
         self._length = 0  # of the list; 0 when there is none to write to
+        self._left: dict[str, bytes] = {}  # what is still to be put down, by owner
 
     def create(self, owner: str) -> None:
         """Make the list of a fresh name, and return when it stands.
@@ -61,6 +62,7 @@ class Replica:
         """
         self._owner, self._length = owner, 0
         key = _key(owner)
+        self._put_down()
         with _translated():
             run_id = self._run_id()
             made, _ = self._ask(("RPUSH", key, _header(owner, run_id)), ("EXPIRE", key, KEEP_SECONDS))
@@ -106,17 +108,22 @@ class Replica:
         return self._length == 1
 
     def leave(self, owner: str, lines: bytes) -> None:
-        """Put down the whole of a journal that is given up: no dot follows, so the list may be made anew.
+        """Put down the whole of a journal that is given up, now or as soon as Redis is back.
 
-        Raises:
-            Unavailable: Redis does not answer.
+        No dot follows under that name, so its list may be made anew.
         """
         self._owner, self._length = owner, 0
-        key = _key(owner)
+        self._left[owner] = lines
+        with contextlib.suppress(Unavailable):
+            self._put_down()
+
+    def _put_down(self) -> None:
         with _translated():
-            header = _header(owner, self._run_id())
-            making = (("DEL", key), ("RPUSH", key, header, lines), ("EXPIRE", key, KEEP_SECONDS))
-            self._ask(("MULTI",), *making, ("EXEC",))
+            for owner, lines in list(self._left.items()):
+                key, header = _key(owner), _header(owner, self._run_id())
+                making = (("DEL", key), ("RPUSH", key, header, lines), ("EXPIRE", key, KEEP_SECONDS))
+                self._ask(("MULTI",), *making, ("EXEC",))
+                del self._left[owner]
 
     def remove(self, owner: str) -> None:
         """Remove a list that nobody needs; if that fails, it goes by itself after a while."""

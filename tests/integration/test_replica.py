@@ -219,17 +219,40 @@ def test_when_redis_forgets_nothing_more_begins_under_that_name(
     assert copies.take(made.owner) == b"D\t3\n"
 
 
+def test_what_is_given_up_while_redis_is_away_is_put_down_later(
+    server: Server, replica: Replica, copies: Copies, tmp_path: Path
+) -> None:
+    """Before anything else begins, a sweep elsewhere can read what the last run knew."""
+    made = Journal(tmp_path, owner_name("x"), replica)
+    made.begin(1)
+    server.kill()
+    with pytest.raises(Unavailable):
+        made.begin(2)
+    made.settle(sent(1))
+    old, made = made.owner, made.succeed()
+    with pytest.raises(Unavailable):
+        made.begin(2)
+    made = made.succeed()
+    server.start()
+    made.begin(2)
+    told = copies.take(old)
+    assert told is not None
+    assert told.startswith(b"D\t1\nR\t1\tsent")
+    assert copies.take(made.owner) == b"D\t2\n"
+
+
 @pytest.mark.parametrize("forget", [_flush, _restart])
 def test_what_was_lost_between_two_batches_costs_a_name_only(
     server: Server, replica: Replica, copies: Copies, tmp_path: Path, forget: Callable[[Server], None]
 ) -> None:
-    """`open` notices before a batch is leased."""
+    """`clear` and `open` notice before the next one is leased."""
     made = Journal(tmp_path, owner_name("x"), replica)
-    made.open()
-    name = made.owner
-    forget(server)
-    made.open()
-    assert made.owner != name
+    for notice in (made.open, made.clear):
+        made.open()
+        name = made.owner
+        forget(server)
+        notice()
+        assert made.owner != name
     assert [file.stem for file in tmp_path.glob("*.journal")] == [made.owner]
     made.begin(1)
     assert copies.take(made.owner) == b"D\t1\n"
