@@ -1,13 +1,16 @@
 """Kill everything, again and again, in mid-campaign; then compare what was sent with what is believed.
 
     .venv/bin/python bench/kills.py [--kills 100] [--recipients 20000] [--database sqlite|postgresql]
-        [--every 1] [--kinds child,worker,…] [--seed N] [--json FILE]
+        [--every 1] [--kinds child,worker,…] [--apart [--lost 10]] [--seed N] [--json FILE]
 
 Real processes (control worker, dispatch workers, beat, Redis, the database) and a mail server of our own that
 notes each recipient before it answers. Every second one of them dies by SIGKILL, all links of the relay are
 cut, or a sender is stopped for longer than its lease. What died is started again at once, as a service
 manager would. In the end, recipient by recipient: nobody lost, nobody mailed twice, and no more unconfirmed
 than links were open at the kills. Exits with 1 if that does not hold.
+
+With `--apart` each dispatch worker is on a machine of its own, as far as files go, and one more kind of death
+is "host": the worker and its journals are gone for good, and only the second copy in Redis is left of them.
 
 A benchmark and a library: `tests/acceptance/test_kills.py` runs a short one.
 """
@@ -50,6 +53,14 @@ from worker.store.schema import deliveries, leases, people
 from worker.tables.lists import Consent, Row
 from worker.wiring import Wiring
 
+#: The control worker, with less patience for an owner elsewhere than the minute of earnest.
+_CONTROL: Final = """
+import sys
+from worker import sweep
+sweep.LOST_OWNER_SECONDS = float(sys.argv.pop(1))
+from worker.cli import main
+sys.exit(main())
+"""
 KINDS: Final = ("child", "worker", "parent", "beat", "control", "redis", "links", "freeze")
 CAMPAIGN: Final = "chechnya-report-1"
 _PATIENCE: Final = 120.0
@@ -102,6 +113,7 @@ class Plan:
     reply_delay: float = 0.004  #: seconds the mail server takes over a mail
     limit: float = 900.0  #: seconds after which the run is given up
     apart: bool = False  #: each sender as on a machine of its own
+    lost: float = 10.0  #: seconds past its lease after which an owner elsewhere is taken over
     seed: int = 0
 
     @property
@@ -372,7 +384,8 @@ class Site:
         self.held.callback(self._end)
         self._add("redis", self._redis_argv)
         for name, *words in self._workers():
-            self._add(name, [sys.executable, "-m", "worker.cli", *words])
+            program = ["-c", _CONTROL, str(self.plan.lost)] if name == "control" else ["-m", "worker.cli"]
+            self._add(name, [sys.executable, *program, *words])
 
     def _workers(self) -> Iterator[Sequence[str]]:
         yield "control", "worker", "--queues", "control", "--processes", "1"
@@ -384,9 +397,12 @@ class Site:
     def _add(self, name: str, argv: Sequence[str | Path]) -> None:
         env = dict(self.env)
         if self.plan.apart and name.startswith("dispatch"):
-            env["TOCSIN_STATE"] = str(self.home / name)
+            env["TOCSIN_STATE"] = str(self._state(name))
             env["TOCSIN_SECRET_FILE"] = str(self.settings.secret_file)
         self.parts[name] = Part(name, argv, env, self.logs / f"{name}.log")
+
+    def _state(self, name: str) -> Path:
+        return self.home / name
 
     @property
     def senders(self) -> list[Part]:
@@ -418,7 +434,7 @@ class Site:
         kill = Kill(time.time(), kind)
         if kind == "links":
             kill.cut = self.sink.cut()
-        elif kind in {"child", "worker", "parent", "freeze"}:
+        elif kind in {"child", "worker", "parent", "freeze", "host"}:
             return kill if self._strike_sender(kill, dice.choice(self.senders), dice) else None
         else:
             self.parts[kind].kill()
@@ -437,6 +453,10 @@ class Site:
             _signal(pids, signal.SIGKILL)
         elif kill.kind == "worker":
             part.kill()
+        elif kill.kind == "host":
+            processes.kill(part.process)
+            shutil.rmtree(self._state(part.name) / "journal")
+            part.restart()
         else:
             self._strike_parent(part, children)
         return True
@@ -700,7 +720,8 @@ def _explain(figures: Figures, kills: Sequence[Kill], doubts: Sequence[str]) -> 
     """Count the unconfirmed that neither their process's death nor a cut explains."""
     dead: Counter[str] = Counter()
     for kill in kills:
-        if kill.kind != "freeze":
+        # One that is stopped on this machine is waited for; one on another is taken for dead.
+        if kill.kind != "freeze" or figures.plan.apart:
             dead.update({str(pid): count for pid, count in kill.links.items()})
     cut = sum(kill.cut for kill in kills)
     # A stopped sender whose links are cut learns of it when it wakes up, or never, if it is killed first.
@@ -808,12 +829,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Kill everything in mid-campaign and count.")
     for name, kind in (("recipients", int), ("kills", int), ("seed", int), ("workers", int)):
         parser.add_argument(f"--{name}", type=kind, default=getattr(Plan, name))
-    for name in ("every", "lease", "slice", "frozen", "limit"):
+    for name in ("every", "lease", "slice", "frozen", "limit", "lost"):
         parser.add_argument(f"--{name}", type=float, default=getattr(Plan, name))
     for name in ("processes", "connections", "batch", "chunk"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Plan, name))
     parser.add_argument("--reply-delay", type=float, default=Plan.reply_delay)
-    parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {', '.join(KINDS)}, database")
+    parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {', '.join(KINDS)}, database, host")
     parser.add_argument("--in-turn", action="store_true", help="one kind after the other, not by chance")
     parser.add_argument("--apart", action="store_true", help="senders as on other machines (PostgreSQL only)")
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
