@@ -1,4 +1,4 @@
-"""What readers and their providers tell us: opt-outs now; bounces and complaints come in by the same door.
+"""What readers tell us by the links in a mail, and by mail to its opt-out address: that they want no more.
 
 Owns the step from an authentic mark to a suppression and a fact on the delivery. Refuses: acting on anything
 that does not carry our mark, and asking who is asking.
@@ -80,8 +80,10 @@ class OptOuts:
         False, with nothing changed, if the mark is not ours.
         """
         delivery_id = self._marks.read(Purpose.OPT_OUT, token)
-        if delivery_id is None:
-            return False
+        return delivery_id is not None and self.said_no(delivery_id, how)
+
+    def said_no(self, delivery_id: int, how: str) -> bool:
+        """Do the same for a delivery whose mark was read elsewhere; False if it is not here."""
         if delivery_id == TEST:
             return True
         with self._database.write() as connection:

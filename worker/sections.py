@@ -279,6 +279,16 @@ class Pace(Section):
     other: PerSecond = Field(default=0.0, description="To everybody else together.")
 
 
+class Inbox(Section):
+    """Where the mail server puts what comes back."""
+
+    maildir: Path | None = Field(
+        default=None,
+        description="Maildir of its own for bounce_domain and opt_out_domain; read while workers run.",
+        examples=["/var/mail/returned"],
+    )
+
+
 class Database(Protected):
     """Where the truth is kept."""
 

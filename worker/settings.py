@@ -36,7 +36,7 @@ OPERATOR_VARIABLE, DEBUG_VARIABLE = "TOCSIN_OPERATOR", "TOCSIN_DEBUG"
 #: The name of the relay that `[relay]` sets.
 MAIN_RELAY = "main"
 
-_Kind = TypeVar("_Kind", bound=sections.Protected)
+_Kind = TypeVar("_Kind", bound=sections.Section)
 #: Container engines mount secrets here, with modes the operator cannot choose and nobody else to read them.
 _MOUNTED_SECRETS = Path("/run/secrets")
 
@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     pace: sections.Pace = Field(
         default=sections.Pace(), description="How fast at most to each mailbox provider."
     )
+    inbox: sections.Inbox = Field(default=sections.Inbox(), description="Where mail that comes back lies.")
     database: sections.Database = Field(default=sections.Database(), description="Where the truth is kept.")
     broker: sections.Broker = Field(default=sections.Broker(), description="The queue between the processes.")
     sending: sections.Sending = Field(
@@ -97,9 +98,9 @@ class Settings(BaseSettings):
     def _anchored(cls, path: Path, info: ValidationInfo) -> Path:
         return Path(info.data["home"], path)
 
-    @field_validator("relay", "database", "broker")
+    @field_validator("relay", "inbox", "database", "broker")
     @classmethod
-    def _anchored_within(cls, section: sections.Protected, info: ValidationInfo) -> sections.Protected:
+    def _anchored_within(cls, section: sections.Section, info: ValidationInfo) -> sections.Section:
         return cls._anchored_in(section, info)
 
     @staticmethod

@@ -21,6 +21,8 @@ from worker import broker
 from worker.campaigns import Campaigns, Doorbell
 from worker.dispatch import Dispatcher
 from worker.errors import TocsinError, Unavailable
+from worker.inbox import Maildir
+from worker.postroom import PostRoom
 from worker.settings import Settings
 from worker.store.plans import Plans
 from worker.sweep import Sweep
@@ -85,6 +87,14 @@ class Tools(Protocol):
     def sweep(self) -> Sweep:
         """The tick."""
 
+    @property
+    def postroom(self) -> PostRoom:
+        """What acts on the mail that comes back."""
+
+    @property
+    def maildir(self) -> Maildir | None:
+        """Where it lies."""
+
 
 def create(settings: Settings, build: Callable[[Settings, "Bells", Callable[[], bool]], Tools]) -> Celery:
     """Return the app; `build` makes the tools on first use in each process."""
@@ -121,6 +131,8 @@ def _register(app: Celery, tools: Callable[[], Tools]) -> None:
     def tick() -> None:
         with _told("tick"):
             tools().sweep.run()
+        with _told("returns"):
+            tools().postroom.tick(tools().maildir)
 
     @task(name="tocsin.launch")
     def launch(campaign_id: int) -> None:

@@ -22,14 +22,18 @@ from worker.deliveries import RetryPolicy
 from worker.dispatch import Dispatcher, Pace
 from worker.feedback import OptOuts
 from worker.imports import Importer
+from worker.inbox import Kept, Maildir
 from worker.journal import Journal, owner_name
 from worker.planning import Planner
 from worker.post.relay import Endpoint, Relay, Timeouts
+from worker.postroom import PostRoom
 from worker.replica import Copies, Replica
+from worker.returns.opened import MOST_BYTES
 from worker.routes import Route, Routes
 from worker.sealing import Keyring
 from worker.settings import MAIN_RELAY, Settings
 from worker.store import keyrings
+from worker.store.aftermath import Aftermath
 from worker.store.database import Database
 from worker.store.docket import Docket
 from worker.store.ledger import Ledger
@@ -125,6 +129,18 @@ class Wiring:
             discreet_sender=discreet.sender_name if discreet else "",
             clock=self.clock,
         )
+
+    @cached_property
+    def postroom(self) -> PostRoom:
+        """What acts on the mail that comes back."""
+        kept = Kept(self.settings.state / "inbox")
+        return PostRoom(Aftermath(self.database), self.opt_outs, self.keyring, kept, self.clock)
+
+    @property
+    def maildir(self) -> Maildir | None:
+        """Where the mail server puts it; None where none is set."""
+        folder = self.settings.inbox.maildir
+        return Maildir(folder, MOST_BYTES) if folder else None
 
     @cached_property
     def sweep(self) -> Sweep:

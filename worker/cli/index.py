@@ -60,6 +60,12 @@ ENTRIES = (
         "List or settle the mails of which nobody can know whether they were taken.",
         FOLLOW,
     ),
+    Entry(
+        "inbox",
+        "inbox",
+        "Read the mail that comes back: bounces, complaints and opt-outs.",
+        FOLLOW,
+    ),
     Entry("up", "running", "Run everything on this machine until Ctrl-C.", RUN),
     Entry("worker", "running", "Run one worker, which sends what is due.", RUN),
     Entry("beat", "running", "Run the clock that wakes the workers.", RUN),

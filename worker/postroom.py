@@ -1,0 +1,222 @@
+"""The mail that comes back, acted upon: opened, sorted, and passed on to where it has an effect.
+
+Owns what follows from each verdict, and the round through the Maildir. Everything may be told twice: the
+second time changes nothing. Refuses: acting on a mail without our mark, and deleting one before its effect is
+stored.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from worker.deliveries import State
+from worker.feedback import OptOuts
+from worker.inbox import Kept, Maildir
+from worker.post.replies import FAULTS, Trouble
+from worker.returns.sorting import sort
+from worker.returns.verdicts import (
+    Bounce,
+    Complaint,
+    Delivered,
+    Foreign,
+    OptOut,
+    Personal,
+    Quiet,
+    Verdict,
+)
+from worker.sealing import Keyring
+from worker.store.aftermath import NOT_SPAM, Aftermath, Change
+from worker.store.ledger import Outcome
+
+if TYPE_CHECKING:
+    from worker.tokens import Marks
+
+log = structlog.get_logger()
+
+
+class Effect(StrEnum):
+    """What a returned mail came to, in the words of a report."""
+
+    BOUNCED = "bounced"
+    DELIVERED = "delivered"
+    OPTED_OUT = "opted out"
+    COMPLAINED = "complained"
+    NOTHING = "nothing new"
+    PERSON = "for a person"
+    FOREIGN = "not ours"
+    #: Its delivery is in a sender's hands, or there is no room for more: to be read again.
+    LATER = "later"
+
+
+#: Complaints that are a "no" (RFC 5965 section 7.3).
+_NO: Final = frozenset({"abuse", "opt-out", "opt-out-list"})
+#: Reports that ask for nothing; "auth-failure" is about signatures (RFC 6591).
+_HARMLESS: Final = frozenset({"not-spam", "auth-failure"})
+#: Reasons of a bounce that name our own set-up.
+_OURS: Final = frozenset(fault.reason for fault in FAULTS if fault.trouble is Trouble.SENDER)
+
+#: Seconds of each tick that are spent on returned mail.
+TICK_SECONDS: Final = 1.0
+#: Seconds until a mail that must wait is read again.
+_LATER_SECONDS: Final = 10.0
+#: How often a campaign that runs is searched for addresses that the relay called gone (seconds).
+_SEARCH_SECONDS: Final = 600.0
+#: Campaigns that ended longer ago are not searched again (seconds).
+_SEARCH_BACK_SECONDS: Final = 7 * 86400.0
+
+
+class PostRoom:
+    """The mail that comes back, acted upon."""
+
+    def __init__(
+        self,
+        aftermath: Aftermath,
+        opt_outs: OptOuts,
+        keyring: Keyring,
+        kept: Kept,
+        clock: Callable[[], float],
+    ) -> None:
+        """Take the store, the way of every opt-out, the keys, and where a person finds what is for them."""
+        self._aftermath = aftermath
+        self._opt_outs = opt_outs
+        self._marks: Marks = keyring.marks()
+        self.kept = kept
+        self._clock = clock
+        self._later: dict[str, float] = {}  # when a name in the Maildir is worth reading again
+        self._searched: dict[int, tuple[float, float | None]] = {}  # by campaign: when, and its end by then
+
+    def take(self, data: bytes, recipients: Iterable[str] = ()) -> Effect:
+        """Act on a mail that nobody else holds; what a person wrote is kept for a person, ours or not."""
+        verdict = sort(data, self._marks, recipients)
+        effect = self._act(verdict)
+        if effect is Effect.PERSON or (isinstance(verdict, Foreign) and verdict.personal):
+            return self._keep(data, verdict)
+        return effect
+
+    def look(self, data: bytes, recipients: Iterable[str] = ()) -> Effect:
+        """Act on a mail that somebody else keeps."""
+        return self._act(sort(data, self._marks, recipients))
+
+    def opt_out(self, data: bytes) -> bool:
+        """Opt out whoever wrote a mail, on an operator's word; False when nothing in it tells who."""
+        match sort(data, self._marks):
+            case Personal(delivery=delivery) | Quiet(delivery=delivery) | OptOut(delivery=delivery):
+                return self._opt_outs.said_no(delivery, "cli")
+            case _:
+                return False
+
+    def read(self, maildir: Maildir, until: float | None = None) -> Counter[Effect]:
+        """Act on the new mails of a Maildir: delete what is done, keep what is for a person.
+
+        A crash between acting and deleting does no harm: the mail is read again and changes nothing.
+
+        Args:
+            maildir: where they lie.
+            until: UTC seconds after which no further mail is begun; None for all.
+        """
+        names = maildir.names()
+        self._later = {name: at for name in names if (at := self._later.get(name, 0.0)) > self._clock()}
+        counts = Counter[Effect]()
+        for name in names:
+            if until is not None and self._clock() >= until:
+                break
+            if name not in self._later and (data := maildir.read(name)) is not None:
+                counts[self._dispose(maildir, name, data)] += 1
+        return counts
+
+    def tick(self, maildir: Maildir | None) -> None:
+        """Read what has come back, for a moment, and search one campaign for addresses that are gone."""
+        now = self._clock()
+        self._search(now)
+        if maildir is not None and (counts := self.read(maildir, now + TICK_SECONDS)):
+            log.info("mail_returned", **{effect.name.lower(): number for effect, number in counts.items()})
+
+    def _dispose(self, maildir: Maildir, name: str, data: bytes) -> Effect:
+        verdict = sort(data, self._marks)
+        effect = self._act(verdict)
+        if effect is Effect.PERSON:
+            effect = self._keep(data, verdict)
+        if effect is Effect.LATER:
+            self._later[name] = self._clock() + _LATER_SECONDS
+        elif effect is Effect.FOREIGN:
+            maildir.leave(name)
+        else:
+            maildir.delete(name)
+        return effect
+
+    def _keep(self, data: bytes, verdict: Verdict) -> Effect:
+        stop = isinstance(verdict, Personal) and verdict.asks_to_stop
+        if self.kept.keep(data, stop=stop):
+            return Effect.PERSON
+        log.warning("kept_mail_full", folder=str(self.kept.folder))
+        return Effect.LATER
+
+    def _act(self, verdict: Verdict) -> Effect:
+        """Do what follows from a verdict."""
+        match verdict:
+            case Foreign():
+                return Effect.FOREIGN
+            case Personal() | Quiet(new_address=True):
+                return Effect.PERSON
+            case (
+                Quiet()
+                | OptOut(delivery=0)
+                | Complaint(delivery=0)
+                | Delivered(delivery=0)
+                | Bounce(delivery=0)
+            ):
+                return Effect.NOTHING  # about a test mail, or nothing at all
+            case OptOut() | Complaint():
+                return self._said_no(verdict)
+            case Delivered() | Bounce():
+                return self._ended(verdict)
+
+    def _said_no(self, verdict: OptOut | Complaint) -> Effect:
+        """Let a "no" stand; one about a delivery that is not here is for a person, never called done."""
+        if isinstance(verdict, OptOut):
+            return Effect.OPTED_OUT if self._opt_outs.said_no(verdict.delivery, "mail") else Effect.PERSON
+        if verdict.kind in _NO:
+            change = self._aftermath.complained(verdict.delivery, verdict.kind, self._clock())
+            return Effect.PERSON if change is Change.UNKNOWN else _effect(change, Effect.COMPLAINED)
+        if verdict.kind == "not-spam":
+            self._aftermath.noted(verdict.delivery, NOT_SPAM, "feedback report", self._clock())
+        return Effect.NOTHING if verdict.kind in _HARMLESS else Effect.PERSON
+
+    def _ended(self, verdict: Delivered | Bounce) -> Effect:
+        """Write down how a mail ended."""
+        now = self._clock()
+        if isinstance(verdict, Delivered):
+            return _effect(self._aftermath.delivered(verdict.delivery, now), Effect.DELIVERED)
+        end = Outcome(
+            verdict.delivery,
+            State.BOUNCED,
+            verdict.reason,
+            code=verdict.code,
+            status=verdict.status or None,
+            text=verdict.text,
+        )
+        change = self._aftermath.bounced(end, now)
+        if change is Change.NEW and verdict.reason in _OURS:
+            log.warning("our_fault", delivery=verdict.delivery, reason=verdict.reason)
+        return _effect(change, Effect.BOUNCED)
+
+    def _search(self, now: float) -> None:
+        """Suppress whom the relay called gone, in the campaign whose turn it is."""
+        for campaign, ended in self._aftermath.open_or_ended_since(now - _SEARCH_BACK_SECONDS).items():
+            when, before = self._searched.get(campaign, (0.0, None))
+            if when and ended == before and (ended is not None or now - when < _SEARCH_SECONDS):
+                continue
+            self._searched[campaign] = now, ended
+            if found := self._aftermath.suppress_refused(campaign, now):
+                log.info("gone_suppressed", campaign=campaign, count=found)
+            return
+
+
+def _effect(change: Change, new: Effect) -> Effect:
+    """Return the effect of a change; a delivery that is not here (a restored backup) is no news."""
+    if change is Change.NEW:
+        return new
+    return Effect.LATER if change is Change.IN_HAND else Effect.NOTHING

@@ -1,0 +1,1 @@
+"""The mail that comes back: reports, complaints, notices and opt-outs, read without acting on them."""
