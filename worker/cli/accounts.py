@@ -14,7 +14,7 @@ from rich.text import Text
 
 from worker import calendar
 from worker.campaigns import Proof
-from worker.cli import grammar, session, terminal
+from worker.cli import grammar, late, session, terminal
 from worker.cli.terminal import Column, cell, count
 from worker.deliveries import OPEN, State
 from worker.errors import Refused, WrongUse
@@ -91,7 +91,8 @@ def report(*, name: grammar.Campaign, as_json: grammar.Json = False) -> None:
 
     JSON: {campaign, appeal, state, audience, open, holds, outcomes: [{state, reason, count}],
     providers: [{provider, STATE: count, total}], hours: [{hour, STATE: count, total}],
-    facts: {kind: count}}. STATE stands for each state's name; hours are UTC.
+    facts: {kind: count}, known_since: [{kind, source, count}]}. STATE stands for each state's name; hours are
+    UTC.
     """
     with session.opened() as tocsin:
         account = read(tocsin, name)
@@ -113,8 +114,8 @@ class Account:
     providers: Mapping[tuple[str, str], int]
     #: By hour (UTC seconds) and state; of those that are settled.
     hours: Mapping[tuple[int, str], int]
-    #: What became known later, by kind.
-    facts: Mapping[str, int]
+    #: What became known later.
+    facts: late.Facts
 
     @property
     def campaign(self) -> Campaign:
@@ -151,8 +152,8 @@ def show(account: Account) -> None:
         terminal.say()
         terminal.show(_crossed("Hour", _lines(account.hours, _hour_in(campaign.time_zone))))
     if account.facts:
-        later = ", ".join(f"{count(number)} {kind}" for kind, number in sorted(account.facts.items()))
-        terminal.say(f"\nKnown since: {later}")
+        terminal.say()
+        terminal.show(late.table(account.facts))
     terminal.say()
     show_proof(account.proof)
 
@@ -229,7 +230,8 @@ def _facts(account: Account) -> dict[str, object]:
         ],
         "providers": _whole("provider", _lines(account.providers, str)),
         "hours": _whole("hour", _lines(account.hours, _hour_in_utc)),
-        "facts": dict(sorted(account.facts.items())),
+        "facts": late.by_kind(account.facts),
+        "known_since": late.lines(account.facts),
     }
 
 

@@ -32,16 +32,16 @@ class Tallies:
         hour = sa.cast(sa.func.floor(deliveries.c.settled_at / 3600), sa.BigInteger) * 3600
         return self._counts(campaign_id, hour, deliveries.c.state, deliveries.c.settled_at.is_not(None))
 
-    def facts(self, campaign_id: int) -> Mapping[str, int]:
-        """Return how many deliveries have each fact added to how they ended."""
+    def facts(self, campaign_id: int) -> Mapping[tuple[str, str], int]:
+        """Return how many deliveries have each (fact, its reason or way) added to how they ended."""
         query = (
-            sa.select(facts.c.kind, sa.func.count())
+            sa.select(facts.c.kind, facts.c.source, sa.func.count())
             .join(deliveries, deliveries.c.id == facts.c.delivery_id)
             .where(deliveries.c.campaign_id == campaign_id)
-            .group_by(facts.c.kind)
+            .group_by(facts.c.kind, facts.c.source)
         )
         with self._database.read() as connection:
-            return dict(connection.execute(query).all())
+            return {(kind, source): count for kind, source, count in connection.execute(query)}
 
     def unconfirmed(self, campaign_id: int) -> Sequence[tuple[int, str, float]]:
         """Return (delivery id, reason, when) of those that only a person can settle."""

@@ -128,6 +128,7 @@ def test_a_report_before_the_start_is_empty_and_whole(tocsin: Tocsin) -> None:
             "providers",
             "hours",
             "facts",
+            "known_since",
         )
     }
     assert tocsin("unconfirmed", NAME, "--json").json == []
