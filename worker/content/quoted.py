@@ -6,6 +6,7 @@ split there). Refuses: binary data, and to leave a piece in the middle of a line
 safe: a piece ends with a hard line end where its text does, otherwise with a soft one.
 """
 
+import re
 from typing import Final
 
 #: Ends a line on the wire without ending it in the text.
@@ -17,6 +18,8 @@ _THEMSELVES: Final = {c for c in map(chr, range(128)) if c.isprintable()} - {"="
 _OCTETS: Final = [chr(o) if chr(o) in _THEMSELVES else f"={o:02X}" for o in range(256)]
 _AT_START: Final = {".": "=2E", "F": "=46"}
 _AT_END: Final = {" ": "=20", "\t": "=09"}
+#: A piece of one short line that needs no encoding: what most values are.
+_ITSELF: Final = re.compile(rf"(?!\.|From )[ -<>-~]{{1,{WIDTH}}}").fullmatch
 #: How far a cut may lie inside an encoded octet.
 _ESCAPE: Final = 3
 
@@ -28,6 +31,8 @@ def encode(text: str, *, last: bool = False) -> bytes:
         text: any text without lone surrogates. A CR in it is data, not a line end.
         last: nothing follows, so that no soft break is wanted at the end.
     """
+    if not last and _ITSELF(text):
+        return text.encode("ascii") + SOFT
     *lines, tail = text.split("\n")
     whole = "".join(_line(line, "\r\n") for line in lines)
     if tail:

@@ -4,9 +4,9 @@ Owns what a value looks like in each kind of place: running text, an attribute, 
 libxml2 serialises them, and plain text. Refuses: finding the places (`inlining` does), and anything but text.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from worker.content import quoted
@@ -52,10 +52,10 @@ class Attribute:
 
 
 Segment: TypeAlias = str | Text | Attribute
-#: Returns a match when a value stands for itself on the wire.
-_Match: TypeAlias = Callable[[str], object]
 #: Returns the wire form of a value, or None when the whole attribute has to be written anew.
 _Convert: TypeAlias = Callable[[str], bytes | None]
+#: Wire forms kept of each kind: a mail shows most values twice, and cities and first names come again.
+_KEPT: Final = 1024
 
 
 def _in_text(value: str) -> str:
@@ -68,30 +68,27 @@ _URL_OCTETS: Final = [
 
 
 def _in_url(value: str) -> str:
+    if value.isascii() and value.isprintable() and " " not in value:
+        return _in_text(value)
     return _in_text("".join(map(_URL_OCTETS.__getitem__, value.encode())))
 
 
+_as_raw: Final[_Convert] = lru_cache(_KEPT)(quoted.encode)
+
+
+@lru_cache(_KEPT)
 def _as_text(value: str) -> bytes:
     return quoted.encode(_in_text(value))
 
 
+@lru_cache(_KEPT)
 def _as_attribute(value: str) -> bytes | None:
     return None if '"' in value else quoted.encode(_in_text(value))
 
 
+@lru_cache(_KEPT)
 def _as_url(value: str) -> bytes | None:
     return None if '"' in value else quoted.encode(_in_url(value))
-
-
-def _itself(characters: str) -> _Match:
-    """Match values that fit on a line and hold only these characters (a regex class)."""
-    return re.compile(rf"(?!\.|From )[{characters}]{{1,{quoted.WIDTH}}}").fullmatch
-
-
-_PLAIN_RAW: Final = _itself(r" -<>-~")
-_PLAIN_TEXT: Final = _itself(r" -%'-;?-~")
-_PLAIN_ATTRIBUTE: Final = _itself(r" !#-%'-;?-~")
-_PLAIN_URL: Final = _itself(r"!#-%'-;?-~")
 
 
 class Skeleton:
@@ -120,15 +117,11 @@ class Skeleton:
         if self._slow:
             return quoted.encode(self.text(values), last=True)
         parts = self._parts.copy()
-        for position, number, plain, convert in self._openings:
-            value = values[number]
-            if plain(value):
-                parts[position] = value.encode("ascii") + quoted.SOFT
-            elif value:
-                encoded = convert(value)
-                if encoded is None:
-                    return quoted.encode(self.text(values), last=True)
-                parts[position] = encoded
+        for position, number, convert in self._openings:
+            encoded = convert(values[number])
+            if encoded is None:
+                return quoted.encode(self.text(values), last=True)
+            parts[position] = encoded
         return b"".join(parts)
 
     def _filled(self, segment: Segment, values: Sequence[str]) -> str:
@@ -139,18 +132,16 @@ class Skeleton:
         value = values[segment.number]
         return value if self._raw else _in_text(value)
 
-    def _encoded(self) -> tuple[list[bytes], list[tuple[int, int, _Match, _Convert]]]:
+    def _encoded(self) -> tuple[list[bytes], list[tuple[int, int, _Convert]]]:
         """Encode the fixed parts; note where each value goes and how."""
-        pieces: list[str | tuple[int, _Match, _Convert]] = []
+        pieces: list[str | tuple[int, _Convert]] = []
         for segment in self._segments:
             if isinstance(segment, str):
                 pieces.append(segment)
             elif isinstance(segment, Attribute):
                 pieces.extend(_attribute_pieces(segment))
-            elif self._raw:
-                pieces.append((segment.number, _PLAIN_RAW, quoted.encode))
             else:
-                pieces.append((segment.number, _PLAIN_TEXT, _as_text))
+                pieces.append((segment.number, _as_raw if self._raw else _as_text))
         return _laid_out(pieces)
 
 
@@ -169,23 +160,20 @@ def _only_whole(segments: Sequence[Segment]) -> bool:
     return quotes or any(not isinstance(segment, str) for segment in [s for s in segments if s][-1:])
 
 
-def _attribute_pieces(attribute: Attribute) -> Iterator[str | tuple[int, _Match, _Convert]]:
-    plain: _Match = _PLAIN_ATTRIBUTE
-    convert: _Convert = _as_attribute
-    if attribute.name in _URL_ATTRIBUTES:
-        plain, convert = _PLAIN_URL, _as_url
+def _attribute_pieces(attribute: Attribute) -> Iterator[str | tuple[int, _Convert]]:
+    convert: _Convert = _as_url if attribute.name in _URL_ATTRIBUTES else _as_attribute
     yield '"'
     for piece in attribute.pieces:
-        yield piece if isinstance(piece, str) else (piece, plain, convert)
+        yield piece if isinstance(piece, str) else (piece, convert)
     yield '"'
 
 
 def _laid_out(
-    pieces: Sequence[str | tuple[int, _Match, _Convert]],
-) -> tuple[list[bytes], list[tuple[int, int, _Match, _Convert]]]:
+    pieces: Sequence[str | tuple[int, _Convert]],
+) -> tuple[list[bytes], list[tuple[int, int, _Convert]]]:
     """Join neighbouring fixed pieces, encode them, and leave a gap in the list for each value."""
     parts: list[bytes] = []
-    openings: list[tuple[int, int, _Match, _Convert]] = []
+    openings: list[tuple[int, int, _Convert]] = []
     fixed = ""
     for piece in pieces:
         if isinstance(piece, str):
