@@ -117,8 +117,8 @@ class PostRoom:
             maildir: where they lie.
             until: UTC seconds after which no further mail is begun; None for all.
         """
-        names = maildir.names()
-        self._later = {name: at for name in names if (at := self._later.get(name, 0.0)) > self._clock()}
+        now, names = self._clock(), maildir.names()
+        self._later = {name: at for name in names if (at := self._later.get(name, now)) > now}
         counts = Counter[Effect]()
         for name in names:
             if until is not None and self._clock() >= until:

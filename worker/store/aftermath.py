@@ -124,7 +124,7 @@ class Aftermath:
         ended = sa.case((going, None), else_=campaigns.c.finished_at)
         query = sa.select(campaigns.c.id, ended).where(sa.or_(going, ended >= since))
         with self._database.read() as connection:
-            return dict(connection.execute(query).tuples().all())
+            return dict(connection.execute(query).all())
 
     def suppress_refused(self, campaign_id: int, now: float) -> int:
         """Suppress whom the relay called gone in a campaign; returns how many are new.
@@ -163,7 +163,8 @@ def _add_fact(connection: sa.Connection, delivery_id: int, kind: str, source: st
     statement = insert_new(facts, connection).values(
         delivery_id=delivery_id, kind=kind, at=now, source=source
     )
-    return bool(connection.execute(statement.on_conflict_do_nothing()).rowcount)
+    options = {"preserve_rowcount": True}
+    return bool(connection.execute(statement.on_conflict_do_nothing(), execution_options=options).rowcount)
 
 
 def _suppress(connection: sa.Connection, dead: Sequence[_Dead], source: str, now: float) -> None:
@@ -209,7 +210,7 @@ def _taken(connection: sa.Connection, campaign_id: int, providers: Sequence[str]
         deliveries.c.state == State.SENT,
         deliveries.c.provider.in_(providers),
     )
-    return dict(connection.execute(query.group_by(deliveries.c.provider)).tuples().all())
+    return dict(connection.execute(query.group_by(deliveries.c.provider)).all())
 
 
 def _has_failed_before(
