@@ -368,6 +368,17 @@ def test_line(given_: str, line: str) -> None:
     assert LineWeaver("Hello {{ name }}").weave({"name": given_}) == line
 
 
+@pytest.mark.parametrize("source", [*TEXTS.values(), "{{ name }}{{ name }} {{ 'c' }}", "Tw0n0z {{ city }}"])
+def test_line_law(source: str) -> None:
+    """Whoever came before, a header value is what Jinja would give, made one line."""
+    weaver = LineWeaver(source)
+    for position, value in enumerate(NASTY):
+        other = NASTY[position * 7 % len(NASTY)]
+        person = {"name": value, "city": other, "url": value, "items": [value, other]}
+        line = weaver._template.plain(person)
+        assert weaver.weave(person) == re.sub("[\x00-\x20\x7f-\x9f\u2028\u2029]+", " ", line).strip(" ")
+
+
 @pytest.mark.parametrize("weaver", [HtmlWeaver, TextWeaver, LineWeaver])
 @pytest.mark.parametrize(
     "source",

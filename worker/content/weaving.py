@@ -13,7 +13,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import ClassVar, Final
+from typing import ClassVar, Final, cast
 
 from markupsafe import Markup
 
@@ -45,11 +45,10 @@ class _Weaver:
             TemplateFault: it cannot be compiled, loads other templates or switches autoescaping.
         """
         self._template = SlottedTemplate(source, self._kind)
-        # Two sets of words that no other template has, told apart by length as well as by look.
-        digest = blake2b(source.encode(errors="replace"), digest_size=8).hexdigest()
+        # Two sets of words, told apart by length as well as by look.
         marked = Markup if self._kind == "html" else str
-        self._words = StandIns(f"Tw{digest}n", marked)
-        self._others = StandIns(f"Other{digest}n", marked)
+        self._words = StandIns(_prefix("Tw", source), marked)
+        self._others = StandIns(_prefix("Other", source), marked)
         self._kept: OrderedDict[tuple[str, ...], Skeleton | None] = OrderedDict()
         self._most = max_skeletons
         #: of a template that only shows fields: the skeleton that takes a value in each of its slots
@@ -170,10 +169,27 @@ class LineWeaver:
     def __init__(self, source: str) -> None:
         """Compile the template; TemplateFault as for the others."""
         self._template = SlottedTemplate(source, "text")
+        self._words = StandIns(_prefix("Tw", source))
+        #: of a template that only shows fields: its own texts, with places for the values between
+        self._pieces: list[str | int] | None = None
 
     def weave(self, values: Mapping[str, object]) -> str:
         """Return the line for one person; line ends, controls and runs of white space become one space."""
-        line = self._template.plain(values)
+        taken = self._template.take(values)
+        line = self._template.plain(values) if taken is None else self._filled(values, taken)
         if line.isprintable() and "  " not in line:
             return line.strip(" ")
         return _BREAKS.sub(" ", line).strip(" ")
+
+    def _filled(self, values: Mapping[str, object], taken: list[str]) -> str:
+        """Return what rendering would give, having rendered once."""
+        if self._pieces is None:
+            self._pieces = self._words.split("".join(self._template.render(values, Record(self._words))))
+        pieces = self._pieces.copy()
+        pieces[1::2] = taken
+        return "".join(cast("list[str]", pieces))
+
+
+def _prefix(word: str, source: str) -> str:
+    """Return a beginning for stand-ins that no other template has."""
+    return f"{word}{blake2b(source.encode(errors='replace'), digest_size=8).hexdigest()}n"
