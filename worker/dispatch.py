@@ -4,7 +4,7 @@ Owns the order of these steps and what stops them. Refuses: keeping a transactio
 beginning anything after a stop, and guessing an outcome: what is not known is `unconfirmed`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -205,8 +205,8 @@ class _Run:
                 return self._wait(grant, now)
             self._hand.grant(grant.counts)
 
-    def _begin(self, delivery_id: int) -> None:
-        """Write down that a final dot is about to leave; raises when it must not."""
+    def _begin(self, delivery_ids: Sequence[int]) -> None:
+        """Write down that final dots are about to leave; raises when none of them must."""
         now = self._all.clock()
         if now > self._until:
             # Asleep past our lease (a stopped machine, an endless answer): others may have settled what we
@@ -215,7 +215,7 @@ class _Run:
             if not self._all.ledger.renew(self._lease, self._until):
                 self._until = now - 1
                 raise Unavailable("the lease has run out, and the batch is in other hands")
-        self._all.journal.begin(delivery_id)
+        self._all.journal.begin(*delivery_ids)
 
     def _made(self, claimed: Claimed) -> Parcel | None:
         """Make one mail; a record that does not open is that person's end in this campaign."""

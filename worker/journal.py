@@ -72,9 +72,9 @@ class Journal:
             self._rename()
             self._replica.create(self.owner)
 
-    def begin(self, delivery_id: int) -> None:
-        """Write that this message's final dot is about to leave. If this fails, it must not leave."""
-        line = b"D\t%d\n" % delivery_id
+    def begin(self, *delivery_ids: int) -> None:
+        """Write that these messages' final dots are about to leave. If this fails, none must leave."""
+        line = b"".join([b"D\t%d\n" % one for one in delivery_ids])
         if self._replica is not None:
             # First, and awaited: a dot that a lost machine's copy does not know would be sent again.
             self._replica.append(self.owner, self._later + line)

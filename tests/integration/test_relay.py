@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,11 @@ class Caller:
             self.taken.append(item.id)
         return item
 
-    def on_dot(self, number: int) -> None:
-        """Keep it; each dot is told once, before any outcome."""
-        assert number not in self.dots
-        assert number not in self.outcomes
-        self.dots.append(number)
+    def on_dots(self, numbers: Sequence[int]) -> None:
+        """Keep them; each dot is told once, before any outcome."""
+        assert numbers
+        assert not set(numbers) & {*self.dots, *self.outcomes}
+        self.dots += numbers
 
     def on_outcome(self, number: int, end: Reply | Lost) -> None:
         """Keep it; each parcel ends once, and only a dot that was told can have left."""
@@ -66,7 +66,7 @@ class Caller:
 
     def use(self, relay: Relay) -> dict[int, str]:
         """Have everything carried."""
-        relay.carry(self.next_parcel, self.on_dot, self.on_outcome)
+        relay.carry(self.next_parcel, self.on_dots, self.on_outcome)
         assert sorted(self.taken) == sorted(self.outcomes)
         return self.outcomes
 
@@ -543,7 +543,7 @@ def test_waits_are_kept(fault_server: Serve) -> None:
         asked.append((time.monotonic(), dict(caller.outcomes)))
         return caller.next_parcel()
 
-    relay.carry(next_parcel, caller.on_dot, caller.on_outcome)
+    relay.carry(next_parcel, caller.on_dots, caller.on_outcome)
     relay.close()
     assert caller.outcomes == {1: "250", 2: "250"}
     assert asked[2][0] - asked[1][0] >= 0.2
@@ -574,7 +574,7 @@ def test_the_relay_goes_down_in_the_middle(fault_server: Serve) -> None:
             server.close()
 
     with pytest.raises(RelayDown):
-        relay.carry(caller.next_parcel, caller.on_dot, on_outcome)
+        relay.carry(caller.next_parcel, caller.on_dots, on_outcome)
     relay.close()
     assert sorted(caller.taken) == sorted(caller.outcomes)
     assert consistent(server, caller.outcomes)
@@ -597,7 +597,7 @@ class CallerError(Exception):
     """Something went wrong in the caller's own function."""
 
 
-@pytest.mark.parametrize("fails", ["next_parcel", "on_dot", "on_outcome"])
+@pytest.mark.parametrize("fails", ["next_parcel", "on_dots", "on_outcome"])
 def test_a_caller_that_fails(fault_server: Serve, fails: str) -> None:
     """When the caller's function raises, nothing more begins, what flies is told, and the error comes out."""
     server = fault_server()
@@ -616,7 +616,7 @@ def test_a_caller_that_fails(fault_server: Serve, fails: str) -> None:
         return call
 
     with pytest.raises(CallerError):
-        relay.carry(failing("next_parcel"), failing("on_dot"), failing("on_outcome"))
+        relay.carry(failing("next_parcel"), failing("on_dots"), failing("on_outcome"))
     relay.close()
     told = set(caller.taken) - set(caller.outcomes)
     # A parcel that next_parcel made but never gave is the caller's.

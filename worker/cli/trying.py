@@ -51,7 +51,7 @@ def _carried(tocsin: Wiring, parcel: Parcel) -> Reply | Lost:
     try:
         relay.carry(
             lambda: waiting.pop() if waiting else None,
-            lambda _number: None,
+            lambda _numbers: None,
             lambda _number, outcome: outcomes.append(outcome),
         )
     finally:

@@ -5,7 +5,7 @@ way. Refuses: to know what a connection is.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
@@ -16,7 +16,7 @@ _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
 
 NextParcel = Callable[[], Parcel | float | None]
-OnDot = Callable[[int], None]
+OnDots = Callable[[Sequence[int]], None]
 OnOutcome = Callable[[int, Reply | Lost], None]
 
 
@@ -25,7 +25,7 @@ class Errand:
     """The caller's wishes, and how far they are fulfilled."""
 
     next_parcel: NextParcel
-    on_dot: OnDot
+    on_dots: OnDots
     on_outcome: OnOutcome
     #: Seconds for which answers are still awaited after one of these functions has failed.
     drain: float
@@ -58,9 +58,9 @@ class Errand:
             self.resume_at = time.monotonic() + max(answer, 0.0)
         return None
 
-    def dot(self, parcel_id: int) -> bool:
-        """Say that a final dot is about to leave; False when it must not."""
-        return self._call(self._dot, parcel_id) is not None
+    def dots(self, parcel_ids: Sequence[int]) -> bool:
+        """Say that final dots are about to leave; False when none of them must."""
+        return self._call(self._dots, parcel_ids) is not None
 
     def tell(self, ends: Iterable[Outcome]) -> None:
         """Pass outcomes on, each once, even if the caller fails at one of them."""
@@ -72,8 +72,8 @@ class Errand:
         self.drained = True
         self.failure = self.failure or failure
 
-    def _dot(self, parcel_id: int) -> bool:
-        self.on_dot(parcel_id)
+    def _dots(self, parcel_ids: Sequence[int]) -> bool:
+        self.on_dots(parcel_ids)
         return True
 
     def _call(

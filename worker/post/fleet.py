@@ -9,7 +9,7 @@ import selectors
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -115,10 +115,8 @@ class Fleet:
 
     def _employ(self, errand: Errand) -> None:
         """Find work for the connections that have none."""
-        for link in tuple(self._idle):
-            if not errand.open:
-                return
-            self._advance(errand, link)
+        if self._idle and errand.open:
+            self._advance(errand, tuple(self._idle))
 
     def _pause(self, errand: Errand, now: float) -> float:
         """Seconds until something is to be done even if no socket stirs."""
@@ -129,6 +127,7 @@ class Fleet:
 
     def _serve(self, errand: Errand, wait: float) -> None:
         """Wait for sockets and serve those that stir."""
+        stirred: list[Connection] = []
         for key, mask in self._selector.select(wait):
             link = key.data
             if link is None:
@@ -139,7 +138,8 @@ class Fleet:
             else:
                 if mask & selectors.EVENT_READ:
                     self._hear(errand, link)
-                self._advance(errand, link)
+                stirred.append(link)
+        self._advance(errand, stirred)
 
     def _look(self, errand: Errand, now: float) -> None:
         """Drop the connections that answer too late, and close those without work."""
@@ -164,8 +164,29 @@ class Fleet:
             self._note(link)
             errand.tell(ends)
 
-    def _advance(self, errand: Errand, link: Connection) -> None:
-        """Give a connection its next parcel if it can take one, and write what is due."""
+    def _advance(self, errand: Errand, links: Sequence[Connection]) -> None:
+        """Give connections their next parcels, and write what is due.
+
+        The dots of all of them are told at once: the caller writes each down where a successor finds it,
+        which costs the same for one as for ten.
+        """
+        for link in links:
+            self._supply(errand, link)
+        ending = [link for link in links if not link.session.closing and link.session.final_dot is not None]
+        if ending and not errand.dots(
+            [dot for link in ending if (dot := link.session.final_dot) is not None]
+        ):
+            for link in ending:
+                link.session.closing = "stopped"
+        for link in links:
+            if link.session.closing:
+                self._drop(errand, link)
+            else:
+                link.session.flush()
+                self._say(errand, link)
+
+    def _supply(self, errand: Errand, link: Connection) -> None:
+        """Give a connection its next parcel if it can take one."""
         session = link.session
         while session.hungry and errand.open:
             parcel = errand.ask()
@@ -177,14 +198,6 @@ class Fleet:
                 self._idle.discard(link)
             else:
                 errand.tell([(parcel.id, end)])
-        dot = session.final_dot
-        if dot is not None and not session.closing and not errand.dot(dot):
-            session.closing = "stopped"
-        if session.closing:
-            self._drop(errand, link)
-            return
-        session.flush()
-        self._say(errand, link)
 
     def _say(self, errand: Errand, link: Connection) -> None:
         """Write, and see what the connection is to do next."""

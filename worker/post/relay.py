@@ -8,7 +8,7 @@ body of one mail and the envelope of the next leave in one write (`smtp`); one t
 import contextlib
 
 from worker.post.endpoints import Endpoint, RelayDown, Timeouts
-from worker.post.errands import Errand, NextParcel, OnDot, OnOutcome
+from worker.post.errands import Errand, NextParcel, OnDots, OnOutcome
 from worker.post.fleet import Fleet
 from worker.post.handshake import Greeter, greet, trust
 from worker.post.parcels import Lost, Offer, Parcel
@@ -28,13 +28,14 @@ class Relay:
         self._fleet: Fleet | None = None
         self.allowed = endpoint.connections  #: how many connections it may hold, of those that are set
 
-    def carry(self, next_parcel: NextParcel, on_dot: OnDot, on_outcome: OnOutcome) -> None:
+    def carry(self, next_parcel: NextParcel, on_dots: OnDots, on_outcome: OnOutcome) -> None:
         """Carry all parcels that the caller has, and return when each is settled.
 
         Args:
             next_parcel: gives a parcel to send, or the seconds after which to ask again, or None for "no
                 more". It is asked only when a connection can take a parcel at once.
-            on_dot: called with a parcel's id just before the write that holds its final dot.
+            on_dots: called with parcels' ids just before the writes that hold their final dots, one on each
+                connection at most.
             on_outcome: called exactly once for each parcel that was handed out.
 
         Raises:
@@ -48,7 +49,7 @@ class Relay:
         if self._fleet is None:
             self._fleet = Fleet(self._endpoint, trust(self._endpoint))
         self._fleet.allow(self.allowed)
-        errand = Errand(next_parcel, on_dot, on_outcome, self._endpoint.timeouts.drain)
+        errand = Errand(next_parcel, on_dots, on_outcome, self._endpoint.timeouts.drain)
         try:
             self._fleet.carry(errand)
         finally:
