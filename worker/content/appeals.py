@@ -33,8 +33,10 @@ class Appeal:
 
     def language_for(self, language: str) -> str:
         """Choose among the appeal's languages: the reader's, that without its region, or the default."""
+        if language in self.languages:
+            return language
         general = language.partition("-")[0]
-        return next((one for one in (language, general) if one in self.languages), self.default_language)
+        return general if general in self.languages else self.default_language
 
 
 @dataclass(frozen=True, slots=True, order=True)

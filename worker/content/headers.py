@@ -110,14 +110,17 @@ def _folded(start: str, words: list[str]) -> str:
 def _encoded(value: str, column: int) -> str:
     """Return encoded words, one a line: Q where most of the text stays readable in it, otherwise B."""
     octets = value.encode()
-    quoted = sum(len(_Q[octet]) for octet in octets)
-    opening = _OPEN_Q if quoted <= 2 * len(octets) else _OPEN_B
+    opening, content = _OPEN_Q, "".join(map(_Q.__getitem__, octets))
+    if len(content) > 2 * len(octets):
+        opening, content = _OPEN_B, b64encode(octets).decode("ascii")
+    if len(content) <= _room(column):  # as most names do
+        return f"{opening}{content}{_CLOSE}"
     return "\r\n ".join(f"{opening}{part}{_CLOSE}" for part in _parts(value, column, opening))
 
 
 def _parts(value: str, column: int, opening: str) -> Iterator[str]:
     """Cut a text into encoded words' contents; no character is split between two (RFC 2047 5)."""
-    room = min(_WORD, _WORD_LINE - column) - _FRAME
+    room = _room(column)
     held, size = "", 0
     for char in value:
         grown = size + _size(char, opening)
@@ -127,6 +130,11 @@ def _parts(value: str, column: int, opening: str) -> Iterator[str]:
         held += char
         size = grown
     yield _content(held, opening)
+
+
+def _room(column: int) -> int:
+    """How many octets of content fit into an encoded word that starts at this column."""
+    return min(_WORD, _WORD_LINE - column) - _FRAME
 
 
 def _size(char: str, opening: str) -> int:

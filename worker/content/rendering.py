@@ -5,8 +5,7 @@ the sources which the weavers fill in for each person in microseconds. Refuses: 
 action's words be read as Jinja, and to show the open form where the discreet one was asked for.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -60,16 +59,16 @@ class UnfillableError(Refused):
     """The appeal's own Jinja fails on one person's values, as in `{{ age + 1 }}` where an age is a text."""
 
 
-@contextmanager
-def _filling() -> Iterator[None]:
-    """Translate what the author's Jinja can raise; only its kind is told."""
-    try:
-        yield
-    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise UnfillableError(
-            f"the appeal's text cannot be filled in for this person ({type(error).__name__})",
-            remedy="try the expressions in its {{ }} and {% %} with a preview",
-        ) from None  # the error's own message may hold the person's value, and would reach the log
+#: What the author's Jinja can raise. Its own message may hold the person's value, and would reach the log.
+_FAULTS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+def _unfillable(error: Exception) -> UnfillableError:
+    """Translate what the author's Jinja raised; only its kind is told."""
+    return UnfillableError(
+        f"the appeal's text cannot be filled in for this person ({type(error).__name__})",
+        remedy="try the expressions in its {{ }} and {% %} with a preview",
+    )
 
 
 class Renderer:
@@ -101,7 +100,7 @@ class Renderer:
             UnfillableError: the appeal does something with a field that this person's value does not allow.
         """
         form, present = self._form(language, discreet), _present(values)
-        with _filling():
+        try:
             return Content(
                 language=form.language,
                 subject=form.subject.weave(present),
@@ -109,11 +108,13 @@ class Renderer:
                 html=form.html.weave(present),
                 text=form.text.weave(present),
             )
+        except _FAULTS as error:
+            raise _unfillable(error) from None
 
     def render_plain(self, language: str, discreet: bool, values: Mapping[str, str]) -> PlainContent:  # noqa: FBT001 - a fact about the person
         """Return the same unencoded, and by the slow road: Jinja, then premailer."""
         form, present = self._form(language, discreet), _present(values)
-        with _filling():
+        try:
             return PlainContent(
                 language=form.language,
                 subject=form.subject.weave(present),
@@ -122,6 +123,8 @@ class Renderer:
                 html=form.html.plain(present),
                 text=form.text.plain(present),
             )
+        except _FAULTS as error:
+            raise _unfillable(error) from None
 
     def _form(self, language: str, discreet: bool) -> "_Form":  # noqa: FBT001 - a fact about the person
         chosen = self._appeal.language_for(language)
