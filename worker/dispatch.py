@@ -89,6 +89,7 @@ class Dispatcher:
 
     def send(self, batch_id: int) -> Summary | None:
         """Send what is due in a batch; None when there is nothing to claim. Safe to call twice."""
+        self.journal.open()
         now = self.clock()
         lease = self.ledger.lease(batch_id, self.journal.owner, now, now + self.pace.lease_seconds)
         if lease is None:
@@ -106,6 +107,10 @@ class Dispatcher:
         return run.summary
 
 
+class _HeldBackError(Exception):
+    """A final dot must not leave; nothing more begins."""
+
+
 class _Run:
     """One batch in hand, going by one relay."""
 
@@ -120,6 +125,7 @@ class _Run:
         self._flying: dict[int, tuple[Claimed, str]] = {}  # with the address, which a reply may quote
         self._outcomes: list[Outcome] = []
         self._doubted: list[Outcome] = []  # refusals in a row that may yet turn out to be our fault
+        self._begun: set[int] = set()  # whose dot the journal knows
         self._lost_once: set[int] = set()
         self._breakers = Breakers()
         self._measures = Measures(dispatcher.throttle, dispatcher.alarms, lease)
@@ -139,6 +145,8 @@ class _Run:
             way.relay.carry(self._next_parcel, self._begin, self._settled)
         except RelayDown as down:
             self._halt(self._measures.relay_down(way, down))
+        except _HeldBackError:
+            pass  # the run is stopped, and each answer that was still awaited has been told
 
     def finish(self) -> None:
         """Settle the last chunk and give the batch back."""
@@ -207,6 +215,15 @@ class _Run:
 
     def _begin(self, delivery_ids: Sequence[int]) -> None:
         """Write down that final dots are about to leave; raises when none of them must."""
+        try:
+            self._renew_late()
+            self._all.journal.begin(*delivery_ids)
+            self._begun.update(delivery_ids)
+        except Unavailable as error:
+            self._away(error)
+            raise _HeldBackError from error
+
+    def _renew_late(self) -> None:
         now = self._all.clock()
         if now > self._until:
             # Asleep past our lease (a stopped machine, an endless answer): others may have settled what we
@@ -215,7 +232,6 @@ class _Run:
             if not self._all.ledger.renew(self._lease, self._until):
                 self._until = now - 1
                 raise Unavailable("the lease has run out, and the batch is in other hands")
-        self._all.journal.begin(*delivery_ids)
 
     def _made(self, claimed: Claimed) -> Parcel | None:
         """Make one mail; a record that does not open is that person's end in this campaign."""
@@ -233,15 +249,20 @@ class _Run:
         return parcel
 
     def _settled(self, delivery_id: int, answer: Reply | Lost) -> None:
-        claimed, recipient = self._flying.pop(delivery_id)
+        """Keep an answer. If that fails, it still flies as far as `finish` knows, and the journal decides."""
+        claimed, recipient = self._flying[delivery_id]
         if isinstance(answer, Lost):
             self._lost(claimed, answer)
-            return
+        else:
+            self._answered(claimed, answer, recipient)
+        del self._flying[delivery_id]
+
+    def _answered(self, claimed: Claimed, answer: Reply, recipient: str) -> None:
         step = self._step(claimed, answer)
         # Refused for a fault of ours, it waits as long as the fault asks, and no attempt is used up.
         due_at = self._all.clock() + step.wait if step.trouble else step.due_at or 0.0
         outcome = Outcome(
-            delivery_id,
+            claimed.id,
             step.state,
             step.reason,
             due_at,
@@ -250,7 +271,7 @@ class _Run:
             status=answer.status,
             text=scrub(answer.text, [recipient]),
         )
-        self._all.journal.settle(outcome)
+        self._note(outcome)
         if step.state is State.BOUNCED:
             self._refused(claimed, outcome)
         else:  # kept before anything else is tried that may fail: what is known must reach the ledger
@@ -272,6 +293,11 @@ class _Run:
             policy=self._all.pace.retry,
         )
 
+    def _note(self, outcome: Outcome) -> None:
+        """Write in the journal how a message ended that it knows to have begun."""
+        if outcome.id in self._begun:
+            self._all.journal.settle(outcome)
+
     # -- chunks ------------------------------------------------------------------------------------
 
     def _advance(self, now: float) -> bool:
@@ -284,7 +310,8 @@ class _Run:
         until = now + self._all.pace.lease_seconds
         taken = self._all.ledger.advance(self._lease, self._outcomes, limit, now, until)
         self._outcomes = []
-        self._until = until
+        if taken.halt != "lost":
+            self._until = until
         self._settle_at = now + min(SETTLE_SECONDS, self._all.pace.lease_seconds / 3)
         self._recheck_at = now + RECHECK_SECONDS
         self._content = taken.content
@@ -359,7 +386,7 @@ class _Run:
         if self._breakers.refused() is Act.PAUSE:
             for one in self._doubted:
                 again = replace(one, state=State.QUEUED)
-                self._all.journal.settle(again)
+                self._note(again)
                 self._outcomes.append(again)
             self._doubted = []
             said = f"one recipient after another is refused: {_said(outcome)}"
@@ -370,16 +397,19 @@ class _Run:
             outcome = Outcome(
                 claimed.id, State.UNCONFIRMED, "link lost after the dot", text=scrub(lost.reason)
             )
-            self._all.journal.settle(outcome)
+            self._note(outcome)
             self._outcomes.append(outcome)
             self._count(State.UNCONFIRMED)
         elif claimed.id in self._lost_once:
             # Twice in one run: it may be this very mail that breaks the link. It waits like a 451.
             step = self._step(claimed, Reply(451, "4.4.2", "link lost"))
-            self._outcomes.append(Outcome(claimed.id, step.state, "link lost", step.due_at or 0.0))
+            outcome = Outcome(claimed.id, step.state, "link lost", step.due_at or 0.0)
+            self._note(outcome)
+            self._outcomes.append(outcome)
             self._count(step.state)
         else:
             self._lost_once.add(claimed.id)
+            self._note(Outcome(claimed.id, State.QUEUED, "link lost", tried=False))
             self._hand.take([claimed])
         act = self._breakers.lost()
         if lost.trouble is not None:  # no server said it: we made a mail that cannot be sent

@@ -143,7 +143,12 @@ def _register(app: Celery, tools: Callable[[], Tools]) -> None:
     def dispatch(batch_id: int) -> None:
         with _told("dispatch"):
             kit = tools()
-            if kit.dispatcher.send(batch_id) is not None:
+            try:
+                summary = kit.dispatcher.send(batch_id)
+            except BaseException:
+                kit.sweep.recover()  # by the journal it left, which a tick on another machine cannot see
+                raise
+            if summary is not None:
                 kit.campaigns.ring()
                 kit.plans.finish_whole(kit.dispatcher.clock())
 
