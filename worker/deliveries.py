@@ -47,8 +47,8 @@ _MOVES: dict[State, frozenset[State]] = {
     # Back to QUEUED: given back unsent, or refused for our own fault.
     State.SENDING: _SETTLED | {State.UNCONFIRMED, State.SKIPPED},
     State.DEFERRED: frozenset({State.SENDING, State.QUEUED, State.SKIPPED, State.EXPIRED}),
-    # A sender that woke up late, a bounce or the operator may still tell how it ended.
-    State.UNCONFIRMED: _SETTLED,
+    # A sender that woke up late, a bounce or the operator may still tell how it ended, or that none began.
+    State.UNCONFIRMED: _SETTLED | {State.SKIPPED},
     # Only `tocsin retry` opens these again.
     State.BOUNCED: frozenset({State.QUEUED}),
     State.EXPIRED: frozenset({State.QUEUED}),

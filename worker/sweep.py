@@ -63,6 +63,8 @@ class Sweep:
         for lease, owner in held:
             self._look_after(lease, owner, now)
         journal.tidy(self._journals, {owner for _, owner in held}, now - STALE_JOURNAL_SECONDS)
+        for campaign_id in self._plans.unfinish():
+            log.warning("campaign_goes_on", campaign=campaign_id)
         if rung := self._campaigns.ring():
             log.info("batches_rung", count=rung)
         for name in self._plans.finish_whole(now):

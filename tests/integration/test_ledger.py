@@ -298,6 +298,29 @@ def test_a_late_owner_can_only_settle_what_was_its_own(
     assert [held.id for held, _ in ledger.held()] == [new.id]
 
 
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_a_late_owner_knows_to_be_deferred_goes_again(
+    join: Join, plans: Plans, ledger: Ledger, database: Database, *, dies: bool
+) -> None:
+    """In doubt, batch done, campaign finished: who wakes up late and knows better opens all of it again."""
+    campaign, made = launch(plans, Rule((join("one", [1]),)))
+    late = lease(ledger, made[0])
+    (one,) = ledger.advance(late, [], 10, 10.0, 70.0).claimed
+    ledger.recover(late, [], [], 200.0)
+    assert plans.finish_whole(200.0) == [campaign.name]
+    assert list(plans.unfinish()) == []
+    knows = [Outcome(one.id, State.DEFERRED, "refused", due_at=300.0)]
+    if dies:  # right after it was told that it is late
+        assert ledger.advance(late, knows, 10, 201.0, 261.0).halt == "lost"
+    else:
+        ledger.give_back(late, knows, 201.0)
+    assert list(plans.unfinish()) == [campaign.id]
+    assert ledger.lease(made[0], "too soon", 299.0, 350.0) is None
+    again = lease(ledger, made[0], now=300.0)
+    assert [each.id for each in ledger.advance(again, [], 10, 300.0, 360.0).claimed] == [one.id]
+    assert states(database) == {1: "sending"}
+
+
 def test_an_overdue_owner_keeps_its_hand_and_loses_its_batch(
     join: Join, plans: Plans, ledger: Ledger
 ) -> None:

@@ -117,6 +117,7 @@ class Ledger:
         with self._database.write() as connection:
             _settle(connection, lease.id, outcomes, now)
             if not _renew(connection, lease, until):
+                _put_down(connection, lease.id, lease.batch_id, now, now)
                 return Taken((), "lost")
             campaign = connection.execute(
                 sa.select(campaigns.c.state, campaigns.c.not_after, campaigns.c.content).where(
@@ -409,6 +410,14 @@ def _requeue(
 def _release(connection: sa.Connection, lease_id: int, batch_id: int, now: float, due_at: float) -> None:
     """End a lease whose hand is empty, and set its batch to done or to when it is next due."""
     connection.execute(sa.update(leases).where(leases.c.id == lease_id).values(ended_at=now))
+    _put_down(connection, lease_id, batch_id, now, due_at)
+
+
+def _put_down(connection: sa.Connection, lease_id: int, batch_id: int, now: float, due_at: float) -> None:
+    """Set a batch that is ours or nobody's to done or to when it is next due.
+
+    Also one that was done: an owner that wakes up late may know that what was in doubt was deferred.
+    """
     cancelled = sa.select(batches.c.id).join(campaigns, campaigns.c.id == batches.c.campaign_id)
     cancelled = cancelled.where(batches.c.id == batch_id, campaigns.c.state == "cancelled")
     if connection.execute(cancelled).first() is not None:  # cancelled while we had it in hand
@@ -430,4 +439,4 @@ def _next_due(connection: sa.Connection, batch_id: int, at_least: float) -> dict
     if not left:
         return {"done": 1}
     # All that is left may be in the hands of an owner that is stalled: look again after a while.
-    return {"due_at": at_least + STALLED_SECONDS if due is None else max(due, at_least)}
+    return {"done": 0, "due_at": at_least + STALLED_SECONDS if due is None else max(due, at_least)}

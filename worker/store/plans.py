@@ -176,6 +176,20 @@ class Plans:
                 ).scalars()
             )
 
+    def unfinish(self) -> Sequence[int]:
+        """Let finished campaigns run again in which something opened late; return their ids.
+
+        A sender that was thought dead may know that what was in doubt was deferred.
+        """
+        open_batch = sa.select(batches.c.campaign_id).where(batches.c.done == 0)
+        late = campaigns.c.state == "finished", campaigns.c.id.in_(open_batch)
+        with self._database.read() as connection:
+            if connection.execute(sa.select(campaigns.c.id).where(*late)).first() is None:
+                return []
+        with self._database.write() as connection:
+            again = sa.update(campaigns).where(*late).values(state="running", finished_at=None)
+            return list(connection.execute(again.returning(campaigns.c.id)).scalars())
+
     # -- launch ------------------------------------------------------------------------------------
 
     def due(self, now: float) -> Sequence[Campaign]:
