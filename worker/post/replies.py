@@ -18,7 +18,7 @@ class ReplyError(ValueError):
 
 
 _ACCEPTED, _TEMPORARY, _PERMANENT = range(200, 300), range(400, 500), range(500, 600)
-_LINE = re.compile(rb"([2-5][0-9][0-9])([ -]|$)(.*)", re.DOTALL)
+_LINE = re.compile(rb"([2-5][0-9][0-9])(?:[ -]|$)(.*)", re.DOTALL)
 _STATUS = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
 
 
@@ -58,26 +58,19 @@ class Reply:
         Raises:
             ReplyError: a line is not "three digits, then a space, a hyphen or the end".
         """
-        matches = [_LINE.match(line) for line in lines]
-        codes = [match[1] for match in matches if match]
-        if not lines or len(codes) < len(lines):
+        code, status, texts = 0, "", []
+        for line in lines:
+            match = _LINE.match(line)
+            if match is None:
+                raise ReplyError("not an SMTP reply")
+            code, text = int(match[1]), match[2].decode("utf-8", "replace").strip()
+            if enhanced := _STATUS.match(text):
+                status, text = enhanced[1], text[enhanced.end() :]
+            if text:
+                texts.append(text)
+        if not code:
             raise ReplyError("not an SMTP reply")
-        texts = [match[3].decode("utf-8", "replace").strip() for match in matches if match]
-        code = int(codes[-1])
-        status, texts = _enhanced(code, texts)
-        return cls(code, status, " ".join(text for text in texts if text))
-
-
-def _enhanced(code: int, texts: list[str]) -> tuple[str, list[str]]:
-    """Take the enhanced status of the last line that has one, and the texts without it."""
-    status = ""
-    rest = []
-    for text in texts:
-        match = _STATUS.match(text)
-        if match:
-            status = match[1]
-        rest.append(text[match.end() :] if match else text)
-    return (status if status[:1] == str(code)[0] else ""), rest
+        return cls(code, status if status[:1] == str(code)[0] else "", " ".join(texts))
 
 
 class Trouble(StrEnum):
