@@ -34,7 +34,7 @@ _TOLD = {
     Effect.COMPLAINED: "complained, and suppressed",
     Effect.NOTHING: "nothing new (delays, vacation notices, repeats)",
     Effect.PERSON: "for a person",
-    Effect.FOREIGN: "not ours, left as it is",
+    Effect.FOREIGN: "not ours",
     Effect.LATER: "later: still being sent, or no room",
 }
 
@@ -122,7 +122,10 @@ def _piped(recipients: Sequence[str], *, as_json: bool) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: the mail must outlive our faults
         crashes.tell(error)
         return TRY_AGAIN
-    _tell(Counter([effect]), as_json=as_json)
+    if as_json:
+        _tell(Counter([effect]), as_json=True)
+    else:
+        terminal.say(_TOLD[effect])  # one line, for the mail server's log
     return TRY_AGAIN if effect is Effect.LATER else 0
 
 
