@@ -522,8 +522,8 @@ def _free_port() -> int:
 class Postgres:
     """A private server on a unix socket."""
 
-    def __init__(self, folder: Path) -> None:
-        """Make its files and start it."""
+    def __init__(self, folder: Path, *, sync: bool = False) -> None:
+        """Make its files and start it; `sync`: a commit is on the disk, as in earnest."""
         found = shutil.which("initdb") or next(Path("/usr/lib/postgresql").glob("*/bin/initdb"), None)
         assert found, "PostgreSQL is not installed"
         programs = Path(found).resolve().parent
@@ -534,7 +534,8 @@ class Postgres:
         data = str(folder / "d")
         words = ["-D", data, "-U", "tocsin", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
         subprocess.run([programs / "initdb", *words], check=True, stdout=subprocess.DEVNULL, **self._who)  # type: ignore[call-overload]  # who it runs as
-        self._argv = [programs / "postgres", "-D", data, "-k", str(folder), "-h", "", "-F"]
+        careless = [] if sync else ["-F"]
+        self._argv = [programs / "postgres", "-D", data, "-k", str(folder), "-h", "", *careless]
         self.url = f"postgresql://tocsin@/postgres?host={folder}"
         self.start()
 
@@ -759,8 +760,14 @@ def _recovery(site: Site, figures: Figures, kills: Sequence[Kill], taken: Sequen
 
 
 #: What Celery says of our own kills: a child dead at work; a child dead while it started (the worker then
-#: ends itself, to be started again); a child that was starting when its worker died, with nobody to tell.
-_OUR_DOING: Final = ("signal 9 (SIGKILL)", "Could not start worker processes", "self.on_loop_start(pid=pid)")
+#: ends itself, to be started again); a child that was starting when its worker died, with nobody to tell; a
+#: tick that the clock could not send because Redis was dead (it sends the next one).
+_OUR_DOING: Final = (
+    "signal 9 (SIGKILL)",
+    "Could not start worker processes",
+    "self.on_loop_start(pid=pid)",
+    "Couldn't apply scheduled task tick",
+)
 _LAST_LINE: Final = re.compile(r"(?:\n|\\n)([A-Za-z_.]+(?:Error|Exception|Lost|Exit|Interrupt)[^\\\"\n]*)")
 #: A traceback outside the JSON lines: its head, the indented frames, and the line that names the error.
 _BARE: Final = re.compile(r"^Traceback .*\n(?:[ \t].*\n)*.*$", re.MULTILINE)

@@ -144,7 +144,7 @@ class _Run:
         try:
             way.relay.carry(self._next_parcel, self._begin, self._settled)
         except RelayDown as down:
-            self._halt(self._measures.relay_down(way, down))
+            self._halt(self._measures.relay_down(way, down, worked=self.summary.sent > 0))
         except _HeldBackError:
             pass  # the run is stopped, and each answer that was still awaited has been told
 
@@ -414,7 +414,7 @@ class _Run:
         act = self._breakers.lost()
         if lost.trouble is not None:  # no server said it: we made a mail that cannot be sent
             act = Act.PAUSE
-        rest = self._measures.patience(self._going)
+        rest = self._measures.patience(self._going, worked=self.summary.sent > 0)
         self._obey(act, f"link lost: {scrub(lost.reason)}", rest, claimed.provider)
 
     def _obey(self, act: Act, said: str, rest: float, provider: str) -> None:

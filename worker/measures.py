@@ -96,18 +96,21 @@ class Measures:
                 self._alarms.warn(campaign, f"some mail waits: {blame.said}")
         return None
 
-    def relay_down(self, way: Way, down: RelayDown) -> Halt:
+    def relay_down(self, way: Way, down: RelayDown, *, worked: bool) -> Halt:
         """Leave a relay alone that cannot be used; pause where a person must mend it and no other is left."""
         if down.trouble is not Trouble.AUTH:
-            return self._rest_relay(way, f"it cannot be used: {down}", self.patience(way))
+            return self._rest_relay(way, f"it cannot be used: {down}", self.patience(way, worked=worked))
         if way.spares:
             return self._rest_relay(way, f"it cannot be used: {down}", LOCKED_OUT_SECONDS)
         self._alarms.stop(self._lease.campaign_id, f"paused: {way.called} cannot be used: {down}")
         return Halt("relay down")
 
-    def patience(self, way: Way) -> float:
-        """Return how long to leave a relay alone (seconds): long when there was trouble as we began."""
-        return REST_SECONDS if self._lease.noticed or way.spares else FIRST_REST_SECONDS
+    def patience(self, way: Way, *, worked: bool) -> float:
+        """Return how long to leave a relay alone (seconds).
+
+        Long when there was trouble as we began and nothing has `worked` since, or another can carry on.
+        """
+        return REST_SECONDS if way.spares or (self._lease.noticed and not worked) else FIRST_REST_SECONDS
 
     def _rest_relay(self, way: Way, said: str, rest: float) -> Halt:
         """Leave the relay alone for a while; the batch goes by another at once, where there is one."""
