@@ -7,28 +7,20 @@ the SMTP work is measured. "processor" is what our own process used per mail; th
 """
 
 import argparse
-import asyncio
-import contextlib
 import json
-import multiprocessing
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from sinks import delayed, sink, source
 
 from worker.post.relay import Endpoint, Lost, Parcel, Relay
 from worker.post.replies import Reply
 
 _SIZE = 12_000
-_DELAY = 0.05
-_DEBIAN = "/usr/sbin"
 
 
 @dataclass(frozen=True)
@@ -41,109 +33,11 @@ class Figure:
     processor: float | None
 
 
-def free_port() -> int:
-    """Ask the kernel for a port that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def wait_for(port: int) -> None:
-    """Return once something listens."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.02)
-    raise TimeoutError("nothing listens")
-
-
-def tool(name: str) -> str:
-    """Find a program of Postfix, also where an ordinary PATH does not look."""
-    found = shutil.which(name) or shutil.which(name, path=_DEBIAN)
-    if found is None:
-        raise SystemExit(f"{name} is not installed (Debian: apt-get install postfix)")
-    return found
-
-
-@contextlib.contextmanager
-def sink() -> Iterator[int]:
-    """Run smtp-sink and give its port."""
-    port = free_port()
-    server = subprocess.Popen(
-        [tool("smtp-sink"), "-u", "nobody", f"127.0.0.1:{port}", "200"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for(port)
-        yield port
-    finally:
-        server.terminate()
-        server.wait()
-
-
-async def _later(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
-    """Pass bytes on, each piece `delay` seconds after it came, in order."""
-    loop = asyncio.get_running_loop()
-    while data := await reader.read(65536):
-        if delay:
-            loop.call_later(delay, writer.write, data)
-        else:
-            writer.write(data)
-            await writer.drain()
-    loop.call_later(delay, writer.close)
-
-
-def delaying_proxy(port: int, target: int) -> None:
-    """Add the delay to everything that the server says, for ever."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", target)
-        await asyncio.gather(
-            _later(reader, there_writer, 0.0), _later(there_reader, writer, _DELAY), return_exceptions=True
-        )
-
-    async def run() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", port)
-        await server.serve_forever()
-
-    asyncio.run(run())
-
-
-@contextlib.contextmanager
-def delayed(target: int) -> Iterator[int]:
-    """Run the proxy in a process of its own and give its port."""
-    port = free_port()
-    proxy = multiprocessing.get_context("spawn").Process(
-        target=delaying_proxy, args=(port, target), daemon=True
-    )
-    proxy.start()
-    try:
-        wait_for(port)
-        yield port
-    finally:
-        proxy.terminate()
-        proxy.join()
-
-
 def mail() -> bytes:
     """Make 12 KB that look like a quoted-printable mail."""
     head = b"From: a@example.org\r\nTo: b@example.com\r\nSubject: bench\r\nMIME-Version: 1.0\r\n\r\n"
     line = b'<p style=3D"color:#222">An appeal. It has full stops, as mails have.</p>=20\r\n'
     return head + line * ((_SIZE - len(head)) // len(line))
-
-
-def source(port: int, connections: int, mails: int) -> Figure:
-    """Measure the yardstick."""
-    began = time.monotonic()
-    subprocess.run(
-        [
-            *(tool("smtp-source"), "-d", "-s", str(connections), "-m", str(mails), "-l", str(_SIZE)),
-            *("-f", "a@example.org", "-t", "b@example.com", f"127.0.0.1:{port}"),
-        ],
-        check=True,
-    )
-    return Figure("smtp-source", connections, mails / (time.monotonic() - began), None)
 
 
 def ours(port: int, connections: int, mails: int, who: str = "tocsin") -> Figure:
@@ -162,7 +56,7 @@ def ours(port: int, connections: int, mails: int, who: str = "tocsin") -> Figure
             number, f"b+{number}@bounces.example.org", f"person{number}@example.com", data, f"e{number}"
         )
 
-    def on_dot(_: int) -> None:
+    def on_dot(_: Sequence[int]) -> None:
         """Keep no journal here."""
 
     def on_outcome(_: int, end: Reply | Lost) -> None:
@@ -191,14 +85,17 @@ def median(figures: list[Figure]) -> Figure:
 
 def measure(mails: int, rounds: int) -> list[Figure]:
     """Run everything, the contestants taking turns so that a busy moment hits all alike."""
-    with sink() as port:
+    with tempfile.TemporaryDirectory(prefix="relay") as folder, sink(Path(folder)) as target:
         runs = [
-            [source(port, 10, mails), *(ours(port, connections, mails) for connections in (1, 4, 10))]
+            [
+                Figure("smtp-source", 10, source(target, 10, mails, _SIZE).overall, None),
+                *(ours(target.port, connections, mails) for connections in (1, 4, 10)),
+            ]
             for _ in range(rounds)
         ]
         figures = [median(list(column)) for column in zip(*runs, strict=True)]
-        with delayed(port) as slow:
-            figures.append(ours(slow, 32, max(mails // 4, 1000), "tocsin, replies 50 ms late"))
+        with delayed(target.port) as slow:
+            figures.append(ours(slow.port, 32, max(mails // 4, 1000), "tocsin, replies 50 ms late"))
     return figures
 
 
