@@ -19,6 +19,7 @@ from worker.content.headers import UnfitHeader
 from worker.content.messages import Composer, Envelope, Identity
 from worker.content.rendering import Content
 from worker.content.weaving import LineWeaver
+from worker.post.parcels import Wire
 
 if TYPE_CHECKING:
     from email.message import Message
@@ -63,6 +64,8 @@ def named(name: str) -> bytes:
 
 def fields(mail: bytes) -> dict[str, str]:
     """The raw header fields, unfolded, after checking that each stands there once and every line's length."""
+    assert isinstance(mail, Wire)
+    assert Wire.proved(bytes(mail)) == mail
     head = mail.partition(b"\r\n\r\n")[0].decode("ascii")
     for line in head.split("\r\n"):
         assert len(line) <= 998
@@ -331,6 +334,7 @@ def test_international_address() -> None:
         CONTENT, replace(ENVELOPE, recipient=parse("дарья@пример.рф"), name="Дарья"), DATE
     )
     assert "<дарья@xn--e1afmkfd.xn--p1ai>" in utf8.decode()
+    assert not isinstance(utf8, Wire)
     plain = COMPOSER.compose(CONTENT, replace(ENVELOPE, recipient=parse("d@пример.рф"), name="Дарья"), DATE)
     assert plain.isascii()
 

@@ -4,7 +4,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.post.parcels import Lost, Offer, Parcel, envelope, speakable, stuff, verdict, well_formed, xtext
+from worker.post.parcels import (
+    Lost,
+    Offer,
+    Parcel,
+    Wire,
+    envelope,
+    speakable,
+    stuff,
+    verdict,
+    well_formed,
+    xtext,
+)
 from worker.post.replies import Reply, Trouble
 
 #: Several people share the machine: no test fails for being slow.
@@ -170,6 +181,34 @@ def test_stuffing_law(lines: list[bytes]) -> None:
         assert b"." not in sent_lines
         back = b"".join((line[1:] if line.startswith(b".") else line) + b"\r\n" for line in sent_lines)
         assert back == (data if data.endswith(b"\r\n") else data + b"\r\n")
+
+
+SCRAPS = st.lists(
+    st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b".", b" ", b"\0", b"\xc3\xa9"]), max_size=6
+).map(b"".join)
+
+
+@CALM
+@given(st.lists(SCRAPS, max_size=5))
+def test_proof_law(scraps: list[bytes]) -> None:
+    """Whatever proved pieces are joined, the relay would have found nothing in it, and nothing to double."""
+    pieces = [piece for piece in map(Wire.proved, scraps) if piece is not None]
+    whole = Wire.joined(pieces)
+    assert Wire.proved(bytes(whole)) == whole
+    sent = stuff(whole)
+    assert sent == stuff(bytes(whole))
+    assert well_formed(sent, utf8=False)
+    assert verdict(parcel(data=whole), ALL) is None
+
+
+@CALM
+@given(SCRAPS)
+def test_no_false_proof(data: bytes) -> None:
+    """What a line end, a dot or an octet makes unfit has no proof."""
+    rest = data.replace(b"\r\n", b"")
+    dots = any(line.startswith(b".") for line in data.split(b"\r\n"))
+    unfit = dots or b"\r" in rest or b"\n" in rest or b"\0" in rest or not rest.isascii()
+    assert (Wire.proved(data) is None) == unfit
 
 
 @CALM

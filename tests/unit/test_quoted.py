@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from worker.content import quoted
+from worker.post.parcels import Wire
 
 pieces = st.lists(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=120) | st.text(" \t.=\nFrom é", max_size=160)
@@ -22,8 +23,9 @@ pieces = st.lists(
 @example(["é" * 40])
 def test_pieces_join(texts: list[str]) -> None:
     """Each piece is encoded alone; the join decodes to the joined text; lines fit the wire."""
-    body = b"".join(quoted.encode(text) for text in texts[:-1])
-    body += quoted.encode(texts[-1], last=True) if texts else b""
+    encoded = [quoted.encode(text, last=number == len(texts)) for number, text in enumerate(texts, 1)]
+    assert all(Wire.proved(bytes(piece)) == piece for piece in encoded)
+    body = Wire.joined(encoded)
     expected = "".join(texts).replace("\n", "\r\n").encode()
     assert quopri.decodestring(body) == expected
     parsed = email.message_from_bytes(b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + body)

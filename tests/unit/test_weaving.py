@@ -24,6 +24,7 @@ from worker.content.weaving import (
     environment,
 )
 from worker.errors import Refused
+from worker.post.parcels import Wire
 
 CSS = """
 p { color: #333; margin: 0 }
@@ -120,7 +121,8 @@ def whole(person: Mapping[str, object]) -> dict[str, object]:
 
 def read(body: bytes) -> str:
     """Decode a body as a reader's program does, with LF for CRLF, after checking its form on the wire."""
-    assert body.isascii()
+    assert isinstance(body, Wire)
+    assert Wire.proved(bytes(body)) == body
     for line in body.split(b"\r\n"):
         assert len(line) <= 76
         assert b"\r" not in line

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from worker.addresses import Address
 from worker.content import headers
+from worker.post.parcels import Wire
 
 if TYPE_CHECKING:
     from worker.content.rendering import Content
@@ -41,13 +42,13 @@ _PARTS: Final = (
     "Content-Transfer-Encoding: quoted-printable\r\n"
     "\r\n"
 )
-_BETWEEN: Final = (
+_BETWEEN: Final = Wire(
     f"\r\n--{_BOUNDARY}\r\n"
     "Content-Type: text/html; charset=utf-8\r\n"
     "Content-Transfer-Encoding: quoted-printable\r\n"
-    "\r\n"
-).encode("ascii")
-_END: Final = f"\r\n--{_BOUNDARY}--\r\n".encode("ascii")
+    "\r\n".encode("ascii")
+)
+_END: Final = Wire(f"\r\n--{_BOUNDARY}--\r\n".encode("ascii"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,11 @@ class Composer:
             f"Message-ID: <{envelope.message_mark}{self._id_end}{envelope.opt_out_url}>,\r\n"
             f" <mailto:unsub+{envelope.opt_out_mark}{self._mailto_end}"
         )
-        return b"".join((head.encode(), content.text, _BETWEEN, content.html, _END))
+        octets = head.encode()
+        proved = Wire.proved(octets)
+        if proved is None:  # UTF-8 for SMTPUTF8: the relay judges the whole
+            return b"".join((octets, content.text, _BETWEEN, content.html, _END))
+        return Wire.joined((proved, content.text, _BETWEEN, content.html, _END))
 
     def return_path(self, envelope: Envelope) -> str:
         """Return the envelope sender: an address for this one delivery's bounces (VERP)."""

@@ -9,6 +9,8 @@ safe: a piece ends with a hard line end where its text does, otherwise with a so
 import re
 from typing import Final
 
+from worker.post.parcels import Wire
+
 #: Ends a line on the wire without ending it in the text.
 SOFT: Final = b"=\r\n"
 #: Octets in a line before its soft break.
@@ -24,7 +26,7 @@ _ITSELF: Final = re.compile(rf"(?!\.|From )[ -<>-~]{{1,{WIDTH}}}").fullmatch
 _ESCAPE: Final = 3
 
 
-def encode(text: str, *, last: bool = False) -> bytes:
+def encode(text: str, *, last: bool = False) -> Wire:
     """Encode a piece of text; decoding the joined pieces gives the joined texts, with CRLF for each LF.
 
     Args:
@@ -32,12 +34,12 @@ def encode(text: str, *, last: bool = False) -> bytes:
         last: nothing follows, so that no soft break is wanted at the end.
     """
     if not last and _ITSELF(text):
-        return text.encode("ascii") + SOFT
+        return Wire(text.encode("ascii") + SOFT)
     *lines, tail = text.split("\n")
     whole = "".join(_line(line, "\r\n") for line in lines)
     if tail:
         whole += _line(tail, "" if last else "=\r\n")
-    return whole.encode("ascii")
+    return Wire(whole.encode("ascii"))
 
 
 def _line(line: str, end: str) -> str:

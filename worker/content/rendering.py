@@ -17,6 +17,7 @@ from worker.content.look import Look, Press
 from worker.content.sheets import Organisation, Sheet, lay_out
 from worker.content.weaving import HtmlWeaver, LineWeaver, TextWeaver
 from worker.errors import Refused
+from worker.post.parcels import Wire
 
 __all__ = ["Content", "Look", "Organisation", "PlainContent", "Renderer", "UnfillableError"]
 
@@ -32,9 +33,9 @@ class Content:
     #: the display name it comes from, one line
     sender_name: str
     #: the HTML part, quoted-printable, CRLF
-    html: bytes
+    html: Wire
     #: the text part, likewise
-    text: bytes
+    text: Wire
 
 
 @dataclass(frozen=True, slots=True)

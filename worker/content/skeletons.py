@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final, TypeAlias
 
 from worker.content import quoted
+from worker.post.parcels import Wire
 
 __all__ = ["Attribute", "Segment", "Skeleton", "Text"]
 
@@ -53,7 +54,7 @@ class Attribute:
 
 Segment: TypeAlias = str | Text | Attribute
 #: Returns the wire form of a value, or None when the whole attribute has to be written anew.
-_Convert: TypeAlias = Callable[[str], bytes | None]
+_Convert: TypeAlias = Callable[[str], Wire | None]
 #: Wire forms kept of each kind: a mail shows most values twice, and cities and first names come again.
 _KEPT: Final = 1024
 
@@ -77,17 +78,17 @@ _as_raw: Final[_Convert] = lru_cache(_KEPT)(quoted.encode)
 
 
 @lru_cache(_KEPT)
-def _as_text(value: str) -> bytes:
+def _as_text(value: str) -> Wire:
     return quoted.encode(_in_text(value))
 
 
 @lru_cache(_KEPT)
-def _as_attribute(value: str) -> bytes | None:
+def _as_attribute(value: str) -> Wire | None:
     return None if '"' in value else quoted.encode(_in_text(value))
 
 
 @lru_cache(_KEPT)
-def _as_url(value: str) -> bytes | None:
+def _as_url(value: str) -> Wire | None:
     return None if '"' in value else quoted.encode(_in_url(value))
 
 
@@ -112,7 +113,7 @@ class Skeleton:
         """Return the filled text."""
         return "".join(self._filled(segment, values) for segment in self._segments)
 
-    def encode(self, values: Sequence[str]) -> bytes:
+    def encode(self, values: Sequence[str]) -> Wire:
         """Return the filled text as quoted-printable."""
         if self._slow:
             return quoted.encode(self.text(values), last=True)
@@ -122,7 +123,7 @@ class Skeleton:
             if encoded is None:
                 return quoted.encode(self.text(values), last=True)
             parts[position] = encoded
-        return b"".join(parts)
+        return Wire.joined(parts)
 
     def _filled(self, segment: Segment, values: Sequence[str]) -> str:
         if isinstance(segment, str):
@@ -132,7 +133,7 @@ class Skeleton:
         value = values[segment.number]
         return value if self._raw else _in_text(value)
 
-    def _encoded(self) -> tuple[list[bytes], list[tuple[int, int, _Convert]]]:
+    def _encoded(self) -> tuple[list[Wire], list[tuple[int, int, _Convert]]]:
         """Encode the fixed parts; note where each value goes and how."""
         pieces: list[str | tuple[int, _Convert]] = []
         for segment in self._segments:
@@ -170,16 +171,16 @@ def _attribute_pieces(attribute: Attribute) -> Iterator[str | tuple[int, _Conver
 
 def _laid_out(
     pieces: Sequence[str | tuple[int, _Convert]],
-) -> tuple[list[bytes], list[tuple[int, int, _Convert]]]:
+) -> tuple[list[Wire], list[tuple[int, int, _Convert]]]:
     """Join neighbouring fixed pieces, encode them, and leave a gap in the list for each value."""
-    parts: list[bytes] = []
+    parts: list[Wire] = []
     openings: list[tuple[int, int, _Convert]] = []
     fixed = ""
     for piece in pieces:
         if isinstance(piece, str):
             fixed += piece
             continue
-        parts += [quoted.encode(fixed), b""]
+        parts += [quoted.encode(fixed), quoted.encode("")]
         openings.append((len(parts) - 1, *piece))
         fixed = ""
     return [*parts, quoted.encode(fixed, last=True)], openings

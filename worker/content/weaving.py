@@ -22,6 +22,7 @@ from worker.content.inlining import Faults
 from worker.content.sandbox import Kind, MissingField, TemplateFault, clean, environment
 from worker.content.skeletons import Skeleton
 from worker.content.slots import Record, SlottedTemplate, StandIns, is_airy
+from worker.post.parcels import Wire
 
 __all__ = ["HtmlWeaver", "LineWeaver", "MissingField", "TemplateFault", "TextWeaver", "clean", "environment"]
 
@@ -62,7 +63,7 @@ class _Weaver:
         pairs = zip(self._template.lines, self._template.pinned, strict=True)
         return frozenset(line for line, pinned in pairs if pinned)
 
-    def weave(self, values: Mapping[str, object]) -> bytes:
+    def weave(self, values: Mapping[str, object]) -> Wire:
         """Return the text for one person: quoted-printable, CRLF, lines of at most 76 octets.
 
         Raises:
