@@ -334,8 +334,9 @@ class _Run:
     def _recheck(self, now: float) -> None:
         """Hold what is in hand against what was said since it was taken."""
         halt, said_no = self._all.ledger.recheck(self._lease, now)
-        for claimed in self._hand.drop(said_no):
-            self._outcomes.append(Outcome(claimed.id, State.SKIPPED, "suppressed", tried=False))
+        if dropped := [one.id for one in self._hand.drop(said_no)]:
+            self._outcomes += [Outcome(one, State.SKIPPED, "suppressed", tried=False) for one in dropped]
+            log.info("said_no_in_hand", batch=self._lease.batch_id, deliveries=dropped)
         if halt:
             self._stop(halt)
         elif now >= self._settle_at:
