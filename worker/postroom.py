@@ -103,8 +103,8 @@ class PostRoom:
     def opt_out(self, data: bytes) -> bool:
         """Opt out whoever wrote a mail, on an operator's word; False when nothing in it tells who."""
         match sort(data, self._marks):
-            case Personal(delivery=delivery) | Quiet(delivery=delivery) | OptOut(delivery=delivery):
-                return self._opt_outs.said_no(delivery, "cli")
+            case (Personal() | Quiet() | OptOut() | Complaint()) as found:
+                return self._opt_outs.said_no(found.delivery, "cli")
             case _:
                 return False
 
