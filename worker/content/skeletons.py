@@ -55,8 +55,9 @@ class Attribute:
 Segment: TypeAlias = str | Text | Attribute
 #: Returns the wire form of a value, or None when the whole attribute has to be written anew.
 _Convert: TypeAlias = Callable[[str], Wire | None]
-#: Wire forms kept of each kind: a mail shows most values twice, and cities and first names come again.
-_KEPT: Final = 1024
+#: Wire forms kept of each kind: a mail shows most values twice, and cities and first names come again. Not
+#: more, for a list may hold a long text about each person.
+_KEPT: Final = 256
 
 
 def _in_text(value: str) -> str:
