@@ -73,7 +73,6 @@ class Cost:
     without: list[float] = field(default_factory=list)
     in_ledger: list[float] = field(default_factory=list)  #: measured inside the ledger's calls
     server: list[float] = field(default_factory=list)  #: what PostgreSQL's own processes used
-    peak: float = 0.0  #: memory of this process, MB
     steps: dict[str, float] = field(default_factory=dict)  #: a profile by step
 
     @property
@@ -269,7 +268,6 @@ def measure(office: Office, target: Sink, rounds: int, server: int | None) -> Co
         cost.without.append(sender.send_bare(batch_ids, tape))
     whole, seen = profile(sender, max(rounds // 2, 1))
     cost.steps = seen.table(whole)
-    cost.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return cost
 
 
