@@ -11,9 +11,8 @@ from typing import Protocol
 
 from worker.deliveries import OPEN, State
 from worker.errors import Refused
-from worker.store.audience import Rule
+from worker.store.audience import Kind, Rule
 from worker.store.docket import Docket
-from worker.store.people import Sealed
 from worker.store.plans import Campaign, Draft, Plans
 from worker.store.tallies import Tallies
 
@@ -92,6 +91,14 @@ class Proof:
         return launched and not self.open and sum(self.by_state.values()) == self.audience
 
 
+def by_reason(kinds: Sequence[Kind]) -> Mapping[str, int]:
+    """Sum people up by reason; "" = would be written to."""
+    counts: dict[str, int] = {}
+    for kind in kinds:
+        counts[kind.reason] = counts.get(kind.reason, 0) + kind.count
+    return counts
+
+
 class Campaigns:
     """The campaigns, as an operator moves them."""
 
@@ -124,13 +131,17 @@ class Campaigns:
         """Return every campaign, newest first."""
         return self._plans.all()
 
+    def kinds(self, rule: Rule) -> Sequence[Kind]:
+        """Count everybody on the lists by shape and reason."""
+        return self._plans.kinds(rule)
+
     def count(self, rule: Rule) -> Mapping[str, int]:
         """Return how many people stand under each reason; "" = would be written to."""
-        return self._plans.count(rule)
+        return by_reason(self.kinds(rule))
 
-    def recipients(self, rule: Rule) -> Iterator[Sealed]:
-        """Yield everyone who would be written to, sealed; memory stays flat."""
-        return self._plans.recipients(rule)
+    def records(self, ids: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """Yield (id, sealed record) of these people, in any order."""
+        return self._plans.records(ids)
 
     def start(self, plan: Plan, operator: str) -> Campaign:
         """Write a campaign down; it starts when its time comes, or waits for a second person's approval."""

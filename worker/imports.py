@@ -1,12 +1,13 @@
 """Bring a file of recipients onto a list: all of it or nothing, unless the good rows are asked for.
 
-Owns the order of an import: read, hash, leave out who said no, seal, stage, and make members in one last
-transaction. Refuses: lifting a suppression, keeping a row it could not read, and repeating a rejected row's
-content anywhere.
+Owns the order of an import: read, hash, leave out who said no, merge with what is held, seal, stage, and make
+members in one last transaction. Refuses: lifting a suppression, keeping a row it could not read, and
+repeating a rejected row's content anywhere.
 """
 
 import csv
 import itertools
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from worker.addresses import provider
+from worker.addresses import Address, provider
 from worker.errors import Refused
 from worker.sealing import NONCE_BYTES, Keyring, Person
-from worker.store.people import People, Sealed, Staged
+from worker.store.people import People
+from worker.store.staging import Held, Staged, Staging
 from worker.store.suppressions import EVERYTHING, Suppressions, list_scope
 from worker.tables.lists import Consent, Rejected, Row
 
@@ -25,8 +27,9 @@ from worker.tables.lists import Consent, Rejected, Row
 CHUNK = 5_000
 #: Person ids are taken in blocks; what is left of a block is never used, which harms nobody.
 ID_BLOCK = 50_000
-#: Consent texts remembered with their ids.
-_CONSENTS_KEPT = 1_000
+#: Consent texts and shapes remembered with their numbers.
+_CONSENTS_KEPT = 10_000
+_SHAPES_KEPT = 10_000
 
 
 class Progress(Protocol):
@@ -79,7 +82,8 @@ class Importer:
         self._keyring = keyring
         self._random = random
         self._clock = clock
-        self._consents: dict[Consent, int] = {}
+        self._consents: dict[tuple[str, str, str], int] = {}
+        self._shapes: dict[tuple[frozenset[str], str, bool], int] = {}
         self._ids: Iterator[int] = iter(())
 
     def run(
@@ -91,67 +95,104 @@ class Importer:
             Refused: rows were rejected and `accept_valid` was not given, or no row was usable.
         """
         result = Result()
-        import_id = self._people.begin_import(self._clock())
-        try:
+        with self._people.begin_import() as aside:
             for chunk in _chunks(_kept(rows, rejects, result, progress)):
-                self._stage(import_id, target.slug, chunk, result)
+                self._stage(aside, target.slug, chunk, result)
             result.rejects_file = rejects.file
             _decide(result, target)
             if not target.dry_run:
-                result.new_people, result.new_members = self._people.finish_import(
-                    import_id, target.slug, target.title, self._clock()
+                result.new_people, result.new_members = aside.finish(
+                    target.slug, target.title, self._clock(), self._mended
                 )
                 result.kept = True
-        finally:
-            if not result.kept:
-                self._people.abandon_import(import_id, self._clock())
         return result
 
-    def _stage(self, import_id: int, slug: str, rows: Sequence[Row], result: Result) -> None:
+    def _stage(self, aside: Staging, slug: str, rows: Sequence[Row], result: Result) -> None:
         coming: dict[bytes, _Coming] = {}
         forms: dict[bytes, bytes] = {}  # every hash of an address, earlier hash keys' too, to today's
         for row in rows:
             keys = self._keyring.address_keys(row.address)
-            one = _Coming.of(row)
-            coming[keys[0]] = coming[keys[0]].before(one) if keys[0] in coming else one
-            forms.update(dict.fromkeys(keys, keys[0]))
+            key, one = keys[0], _Coming.of(row)
+            coming[key] = coming[key].before(one) if key in coming else one
+            for form in keys:
+                forms[form] = key
         result.duplicates += len(rows) - len(coming)
         for key in self._said_no(forms, slug):
             del coming[key]
             result.suppressed += 1
-        aside = self._people.staged(import_id, list(coming))
-        held = self._people.held([key for key in coming if key not in aside])
-        result.duplicates += len(aside)
-        result.accepted += len(coming) - len(aside)
-        self._people.stage(import_id, list(self._sealed(coming, aside, held)))
+        self._know_consents(list(coming.values()))
+        earlier = aside.find(coming)
+        held = aside.held(coming)
+        result.duplicates += len(earlier)
+        result.accepted += len(coming) - len(earlier)
+        aside.add([self._staged(key, coming[key], held.get(key)) for key in coming if key not in earlier])
+        aside.replace([self._joined(coming[key], one, held.get(key)) for key, one in earlier.items()])
 
-    def _sealed(
-        self, coming: Mapping[bytes, "_Coming"], aside: Mapping[bytes, Sealed], held: Mapping[bytes, Sealed]
-    ) -> Iterator[Staged]:
-        """Yield what is to be put aside: new people, and what is already held with what the file adds."""
-        for key, one in coming.items():
-            person, number = one.person, None
-            if key in aside:  # an earlier row of this file: it stands, and this one fills its gaps
-                number = aside[key].id
-                earlier = self._opened(aside[key])
-                person = person.updated(earlier)
-                if person == earlier:
-                    continue
-            elif key in held:
-                number = held[key].id
-                person = self._opened(held[key]).updated(person)
-            number = self._next_id() if number is None else number
-            yield Staged(
-                address_key=key,
-                person_id=number,
-                sealed=self._keyring.seal(number, person.to_bytes(), self._random(NONCE_BYTES)),
-                provider=provider(person.address.domain),
-                consent_id=self._consent_id(one.consent),
-                consented_at=one.consent.at.timestamp() if one.consent.at else None,
-            )
+    def _staged(self, key: bytes, one: "_Coming", held: Held | None) -> Staged:
+        """Make what is put aside: a new person, or one whom we hold with what the file adds."""
+        if held is None:
+            person, number, version = one.person, self._next_id(), 0
+            sealed: bytes | None = self._sealed(number, person)
+        else:
+            before = self._opened(held.id, held.sealed)
+            person, number, version = before.updated(one.person), held.id, held.version
+            sealed = None if person == before else self._sealed(number, person)
+        return Staged(
+            key,
+            number,
+            sealed,
+            provider(person.address.domain),
+            self._consents[one.text],
+            one.consent.at.timestamp() if one.consent.at else None,
+            version,
+            self._shape(person),
+        )
 
-    def _opened(self, sealed: Sealed) -> Person:
-        return Person.from_bytes(self._keyring.open(sealed.id, sealed.sealed))
+    def _joined(self, one: "_Coming", earlier: Staged, held: Held | None) -> Staged:
+        """Let a further row of somebody fill the gaps of the one that is put aside; that one stands."""
+        record = earlier.sealed or (held.sealed if held else None)
+        if record is None:  # erased since; they do not come in
+            return earlier
+        before = self._opened(earlier.person_id, record)
+        person = one.person.updated(before)
+        if person == before:
+            return earlier
+        sealed = self._sealed(earlier.person_id, person)
+        return earlier._replace(sealed=sealed, shape=self._shape(person))
+
+    def _mended(self, ours: Staged, held: Held) -> Staged:
+        """Merge with a record that another import has brought in since ours was made.
+
+        What only one of them says is kept, the discreet mark above all; else the last one counts.
+        """
+        person = before = self._opened(held.id, held.sealed)
+        if ours.sealed is not None:
+            person = before.updated(self._opened(ours.person_id, ours.sealed))
+        return ours._replace(
+            person_id=held.id,
+            sealed=self._sealed(held.id, person) if person != before else None,
+            version=held.version,
+            shape=self._shape(person),
+        )
+
+    def _opened(self, number: int, sealed: bytes) -> Person:
+        return Person.from_bytes(self._keyring.open(number, sealed))
+
+    def _sealed(self, number: int, person: Person) -> bytes:
+        return self._keyring.seal(number, person.to_bytes(), self._random(NONCE_BYTES))
+
+    def _shape(self, person: Person) -> int:
+        """Return the number shared by those who can be told the same things (the schema's memberships)."""
+        what = frozenset(person.fields), person.language, person.discreet
+        if what not in self._shapes:
+            if len(self._shapes) >= _SHAPES_KEPT:
+                self._shapes.clear()
+            told = json.dumps([sorted(person.fields), person.language, person.discreet])
+            # Hashed like an address, for a language and the discreet mark are nobody's business: whoever has
+            # the store alone sees who is alike, not in what. No address begins like this.
+            key = self._keyring.address_key(Address("", f"shape {told}"))
+            self._shapes[what] = int.from_bytes(key[:8], "big", signed=True)
+        return self._shapes[what]
 
     def _said_no(self, forms: Mapping[bytes, bytes], slug: str) -> set[bytes]:
         """Return the keys of those who said no, under whichever of their address's hashes."""
@@ -166,13 +207,15 @@ class Importer:
             return first
         return number
 
-    def _consent_id(self, consent: Consent) -> int:
-        text = Consent(consent.basis, consent.source, consent.wording, None)
-        if text not in self._consents:
-            if len(self._consents) >= _CONSENTS_KEPT:  # a file with a source of its own in every row
-                self._consents.clear()
-            self._consents[text] = self._people.consent_id(text.basis, text.source, text.wording)
-        return self._consents[text]
+    def _know_consents(self, coming: Sequence["_Coming"]) -> None:
+        """Have a number for every consent text among them, in one transaction."""
+        unknown = dict.fromkeys(text for one in coming if (text := one.text) not in self._consents)
+        if len(self._consents) > _CONSENTS_KEPT:  # a file with a source of its own in every row
+            self._consents.clear()
+            unknown = dict.fromkeys(one.text for one in coming)
+        texts = list(unknown)
+        if texts:
+            self._consents.update(zip(texts, self._people.consent_ids(texts), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +228,11 @@ class _Coming:
     @classmethod
     def of(cls, row: Row) -> "_Coming":
         return cls(Person(row.address, row.fields, row.language, row.discreet), row.consent)
+
+    @property
+    def text(self) -> tuple[str, str, str]:
+        """What the consent says, without its date."""
+        return self.consent.basis, self.consent.source, self.consent.wording
 
     def before(self, later: "_Coming") -> "_Coming":
         """Return both rows as one: the first stands, the later fills its gaps."""

@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from worker import calendar
-from worker.campaigns import Campaigns, Plan
+from worker.campaigns import Campaigns, Plan, by_reason
 from worker.content.editions import Edition, Printer
 from worker.content.weaving import MissingField
 from worker.errors import Refused, WrongUse
 from worker.sealing import Keyring, Person
-from worker.store.audience import Rule
+from worker.store.audience import Kind, Rule
 from worker.store.people import People
 
+#: What a person's name is made of.
+_NAMES = frozenset({"name", "first_name", "last_name"})
 #: Stands for the link of a mail that is only tried out.
 _NO_LINK = "https://example.org/o/preview"
 
@@ -61,7 +63,8 @@ class Planner:
         now = self._clock()
         start = calendar.moment(order.at, order.time_zone, now) if order.at else now
         end = self._end(order, start)
-        trial = self._try(edition, rule)
+        kinds = self._campaigns.kinds(rule)
+        trial = self._try(edition, [kind for kind in kinds if not kind.reason])
         return Plan(
             appeal=order.appeal,
             edition=edition.to_json(),
@@ -69,7 +72,7 @@ class Planner:
             start_at=start,
             time_zone=order.time_zone,
             not_after=end,
-            counts=_less(self._campaigns.count(rule), trial.no_form),
+            counts=_less(by_reason(kinds), trial.no_form),
         )
 
     def _end(self, order: Order, start: float) -> float:
@@ -80,13 +83,17 @@ class Planner:
             raise WrongUse("--not-after is not after the start", remedy="Give a later time.")
         return end
 
-    def _try(self, edition: Edition, rule: Rule) -> "Trial":
-        """Make one mail for each shape of recipient; refuse if any of them cannot be made."""
+    def _try(self, edition: Edition, kinds: Sequence[Kind]) -> "Trial":
+        """Make one mail for each kind of recipient; refuse if any of them cannot be made."""
+        printer = Printer(edition, self._keyring.marks(), "c0")
+        counts = Counter[int]()
+        for kind in kinds:
+            counts[kind.example] += kind.count
         people = (
-            Person.from_bytes(self._keyring.open(each.id, each.sealed))
-            for each in self._campaigns.recipients(rule)
+            (Person.from_bytes(self._keyring.open(number, sealed)), counts[number])
+            for number, sealed in self._campaigns.records(list(counts))
         )
-        trial = try_out(Printer(edition, self._keyring.marks(), "c0"), people)
+        trial = try_out(printer, people)
         if trial.lacking:
             told = ", ".join(f"{name} ({count} of them)" for name, count in trial.lacking.items())
             raise Refused(
@@ -98,22 +105,28 @@ class Planner:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of making a mail for each shape of recipient."""
+    """What came of making a mail for each kind of recipient."""
 
     lacking: Mapping[str, int]  #: people who lack a field that the appeal uses without a fallback, by field
     no_form: int  #: people who may only get the discreet form, where there is none
 
 
-def try_out(printer: Printer, people: Iterable[Person]) -> Trial:
-    """Try one mail for each shape (fields held, language, form), not for each person."""
-    shapes: dict[tuple[frozenset[str], str, bool], tuple[Person, int]] = {}
-    for person in people:
-        shape = (frozenset(person.fields), person.language, person.discreet)
-        _, count = shapes.get(shape, (person, 0))
-        shapes[shape] = (person, count + 1)
+def try_out(printer: Printer, people: Iterable[tuple[Person, int]]) -> Trial:
+    """Try one mail for each kind of person: which of the fields asked for they have, language, form.
+
+    Args:
+        printer: makes the mails.
+        people: one of each shape, and how many are like them.
+    """
+    asked = printer.fields | _NAMES
+    alike: dict[tuple[frozenset[str], str, bool], tuple[Person, int]] = {}
+    for person, like_them in people:
+        kind = (asked.intersection(person.fields), person.language, person.discreet)
+        first, count = alike.get(kind, (person, 0))
+        alike[kind] = (first, count + like_them)
     lacking: Counter[str] = Counter()
     no_form = 0
-    for person, count in shapes.values():
+    for person, count in alike.values():
         try:
             printer.shown(person, _NO_LINK)
         except MissingField as error:

@@ -14,7 +14,6 @@ from worker.campaigns import Campaigns, Doorbell
 from worker.errors import Unavailable
 from worker.replica import Copies
 from worker.store.ledger import Lease, Ledger
-from worker.store.people import People
 from worker.store.plans import Plans
 
 log = structlog.get_logger()
@@ -23,18 +22,15 @@ log = structlog.get_logger()
 LOST_OWNER_SECONDS = 60.0
 #: The empty journal of a process that ended is removed after so long (seconds).
 STALE_JOURNAL_SECONDS = 3600.0
-#: An import whose process died is forgotten after so long (seconds).
-STALE_IMPORT_SECONDS = 24 * 3600.0
 
 
 class Sweep:
     """One look over everything that may have been left lying."""
 
-    def __init__(  # noqa: PLR0913 - each is another adapter
+    def __init__(
         self,
         plans: Plans,
         ledger: Ledger,
-        people: People,
         campaigns: Campaigns,
         doorbell: Doorbell,
         journals: Path,
@@ -45,7 +41,6 @@ class Sweep:
         """Take the adapters, the folder of this machine's journals, and the copies of all machines'."""
         self._plans = plans
         self._ledger = ledger
-        self._people = people
         self._campaigns = campaigns
         self._doorbell = doorbell
         self._journals = journals
@@ -69,8 +64,6 @@ class Sweep:
             log.info("batches_rung", count=rung)
         for name in self._plans.finish_whole(now):
             log.info("campaign_finished", campaign=name)
-        if dropped := self._people.abandon_stale_imports(now - STALE_IMPORT_SECONDS, now):
-            log.info("imports_abandoned", count=dropped)
 
     def recover(self) -> None:
         """Settle what processes that died on this machine had in hand: only here are their journals.

@@ -148,7 +148,6 @@ class Wiring:
         return Sweep(
             self.plans,
             self.ledger,
-            self.people,
             self.campaigns,
             self.doorbell,
             self.settings.state / "journal",

@@ -29,9 +29,10 @@ from worker.store.audience import Rule
 from worker.store.database import Database
 from worker.store.docket import Docket
 from worker.store.ledger import Ledger, Outcome
-from worker.store.people import People, Staged
+from worker.store.people import People
 from worker.store.plans import Campaign, Draft, Plans
 from worker.store.schema import campaigns, deliveries
+from worker.store.staging import Staged
 from worker.store.suppressions import EVERYTHING, Suppression, Suppressions
 from worker.store.tallies import Tallies
 from worker.sweep import Sweep
@@ -149,9 +150,7 @@ class Office:
         self.campaigns = Campaigns(
             self.plans, Docket(database), Tallies(database), self.bells, clock=clock, two_people=False
         )
-        self.sweep = Sweep(
-            self.plans, self.ledger, People(database), self.campaigns, self.bells, folder, clock
-        )
+        self.sweep = Sweep(self.plans, self.ledger, self.campaigns, self.bells, folder, clock)
 
     def process(self, name: str) -> Dispatcher:
         """Make the dispatcher of one more process."""
@@ -199,8 +198,8 @@ class Office:
     def launch(self, count: int, **options: object) -> tuple[Campaign, int]:
         """Put people on a list and launch a campaign to them in one batch."""
         people = People(self.database)
-        opened = people.begin_import(1.0)
-        consent = people.consent_id("consent", "form", "")
+        opened = people.begin_import()
+        consent = people.consent_ids([("consent", "form", "")])[0]
         staged = []
         for number in range(1, count + 1):
             person = Person(
@@ -210,8 +209,8 @@ class Office:
             provider = options.get("providers", {}).get(number, "other")
             key = self.keyring.address_key(person.address)
             staged.append(Staged(key, number, sealed, provider, consent, 1.0))
-        people.stage(opened, staged)
-        people.finish_import(opened, "one", "One", 1.0)
+        opened.add(staged)
+        opened.finish("one", "One", 1.0)
         rule = Rule((people.find_lists(["one"])[0].id,))
         draft = Draft("a", "{}", rule, "d", "running", "op", "op", 0.0, "UTC", options.get("not_after"))
         campaign = self.plans.record(draft, 1.0)
@@ -504,7 +503,6 @@ def test_a_process_killed_on_another_machine_is_settled_there(office: Office, tm
     elsewhere = Sweep(
         office.plans,
         office.ledger,
-        People(office.database),
         office.campaigns,
         office.bells,
         tmp_path / "elsewhere",

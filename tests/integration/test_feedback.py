@@ -11,9 +11,10 @@ from worker.feedback import OptOuts
 from worker.sealing import Keyring, Person
 from worker.store.audience import Rule
 from worker.store.database import Database
-from worker.store.people import People, Staged
+from worker.store.people import People
 from worker.store.plans import Draft, Plans
 from worker.store.schema import deliveries, facts
+from worker.store.staging import Staged
 from worker.store.suppressions import Suppressions
 from worker.tokens import Purpose
 
@@ -34,11 +35,11 @@ def person() -> Person:
 def delivery(database: Database, keyring: Keyring, person: Person) -> int:
     """One delivery to that person."""
     people = People(database)
-    opened = people.begin_import(1.0)
+    opened = people.begin_import()
     key = keyring.address_key(person.address)
     sealed = keyring.seal(1, person.to_bytes(), secrets.token_bytes(12))
-    people.stage(opened, [Staged(key, 1, sealed, "other", people.consent_id("consent", "form", ""), 1.0)])
-    people.finish_import(opened, "one", "One", 1.0)
+    opened.add([Staged(key, 1, sealed, "other", people.consent_ids([("consent", "form", "")])[0], 1.0)])
+    opened.finish("one", "One", 1.0)
     plans = Plans(database, batch_size=10)
     rule = Rule((people.find_lists(["one"])[0].id,))
     campaign = plans.record(Draft("a", "{}", rule, "d", "running", "op", "op", 0.0, "UTC", None), 1.0)

@@ -3,6 +3,7 @@
 import csv
 import secrets
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from worker.store import keyrings
 from worker.store.database import Database
 from worker.store.people import People
 from worker.store.schema import consents, memberships, people
+from worker.store.staging import Staged
 from worker.store.suppressions import EVERYTHING, Suppression, Suppressions
 from worker.tables.lists import Consent, read
 
@@ -33,14 +35,14 @@ def keyring() -> Keyring:
 def bring(database: Database, keyring: Keyring, tmp_path: Path, clock: Callable[[], float]) -> Bring:
     """Import a text into the list "one"."""
 
-    def run(text: str | Iterable[bytes], **options: bool) -> Result:
+    def run(text: str | Iterable[bytes], slug: str = "one", **options: bool) -> Result:
         importer = Importer(
             People(database), Suppressions(database), keyring, random=secrets.token_bytes, clock=clock
         )
         chunks = [text.encode()] if isinstance(text, str) else text
         rows = read(chunks, defaults=Consent())
         return importer.run(
-            rows, Target("one", "One", **options), Rejects(tmp_path / "rejects.csv"), lambda _rows: None
+            rows, Target(slug, slug.title(), **options), Rejects(tmp_path / "rejects.csv"), lambda _rows: None
         )
 
     return run
@@ -198,8 +200,8 @@ def test_a_second_import_updates_what_is_held(bring: Bring, database: Database, 
     assert [person.name for person in held(database, keyring)] == ["Anna Bell"]
 
 
-def test_an_interrupt_leaves_nothing_behind(bring: Bring, database: Database) -> None:
-    """Ctrl-C in the middle: nobody came in, nothing is staged."""
+def test_an_interrupt_leaves_nothing_behind(bring: Bring, database: Database, tmp_path: Path) -> None:
+    """Ctrl-C in the middle: nobody came in, nothing lies about."""
 
     def chunks() -> Iterable[bytes]:
         yield GOOD.encode() + b"".join(
@@ -210,5 +212,80 @@ def test_an_interrupt_leaves_nothing_behind(bring: Bring, database: Database) ->
     with pytest.raises(KeyboardInterrupt):
         bring(chunks())
     assert People(database).lists() == []
+    assert rows(database) == []
+    assert [file.name for file in tmp_path.iterdir() if "import" in file.name] == []
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new to us", "known to us"])
+@pytest.mark.parametrize("first", ["yes", "no"], ids=["the first says so", "the second says so"])
+def test_two_imports_at_once_lose_nothing_of_each_other(
+    *, first: str, known: bool, bring: Bring, database: Database, keyring: Keyring, tmp_path: Path
+) -> None:
+    """A discreet mark, and every field that only one of the two files has, outlives the other file."""
+    if known:
+        bring("email,name\nanna@example.org,Anna\n")
+
+    def other_first() -> float:
+        """Let another file in just before the first one's last transaction."""
+        if not raced:
+            raced.append(True)
+            bring(f"email,town,discreet\nanna@example.org,Hull,{first}\nbo@example.org,York,no\n")
+        return 1.0
+
+    raced: list[bool] = []
+    importer = Importer(
+        People(database), Suppressions(database), keyring, random=secrets.token_bytes, clock=other_first
+    )
+    text = f"email,county,discreet\nanna@example.org,Kent,{'no' if first == 'yes' else 'yes'}\n"
+    result = importer.run(
+        read([text.encode()], defaults=Consent()),
+        Target("two", "Two"),
+        Rejects(tmp_path / "r"),
+        lambda _rows: None,
+    )
+    assert (result.new_people, result.new_members) == (0, 1)
+    anna = next(one for one in held(database, keyring) if one.address.spec == "anna@example.org")
+    assert anna.discreet
+    assert dict(anna.fields) == {"town": "Hull", "county": "Kent"} | ({"name": "Anna"} if known else {})
+    assert len(shapes(database, rows(database)[0].id)) == 1
+
+
+def test_two_imports_that_end_at_the_same_time_both_come_in(database: Database) -> None:
+    """One waits for the other, and nobody is held twice."""
+    store = People(database)
+    consent = store.consent_ids([("consent", "form", "")])[0]
+    both = [store.begin_import(), store.begin_import()]
+    for place, one in enumerate(both):
+        start = 1000 * (place + 1)
+        one.add([Staged(b"%16d" % n, start + n, b"sealed", "other", consent, 1.0) for n in range(500)])
+    with ThreadPoolExecutor() as pool:
+        ended = list(pool.map(lambda one, slug: one.finish(slug, slug, 1.0), both, ("one", "two")))
+    assert sorted(ended) == [(0, 500), (500, 500)]
+    assert [each.members for each in store.lists()] == [500, 500]
+    assert len(rows(database)) == 500
+
+
+def test_a_changed_record_changes_its_shape_on_every_list(bring: Bring, database: Database) -> None:
+    """People who can be told the same things are alike, on the lists they joined before as well."""
+    bring("email,town\nanna@example.org,Hull\nbo@example.org,\n")
+    anna, bo = (shapes(database, row.id) for row in rows(database))
+    assert anna != bo
+    bring("email,town\nbo@example.org,York\n", slug="two")
+    assert shapes(database, rows(database)[1].id) == anna
+
+
+def test_rows_with_a_consent_of_their_own_keep_it(bring: Bring, database: Database) -> None:
+    """However many there are."""
+    lines = [f"p{n}@example.org,consent,form {n},2025-01-01" for n in range(300)]
+    bring("\n".join(["email,basis,source,when", *lines, ""]))
+    query = sa.select(memberships.c.person_id, consents.c.source).join_from(memberships, consents)
     with database.read() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM staged").scalar_one() == 0
+        sources = [row.source for row in connection.execute(query.order_by(memberships.c.person_id))]
+    assert sources == [f"form {n}" for n in range(300)]
+
+
+def shapes(database: Database, person_id: int) -> set[int]:
+    """The shapes of a person, over all their lists."""
+    with database.read() as connection:
+        query = sa.select(memberships.c.shape).where(memberships.c.person_id == person_id)
+        return set(connection.execute(query).scalars())

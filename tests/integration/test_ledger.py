@@ -8,14 +8,16 @@ import pytest
 import sqlalchemy as sa
 
 from worker import processes
+from worker.campaigns import by_reason
 from worker.deliveries import State
 from worker.store.audience import Rule
 from worker.store.database import Database
 from worker.store.docket import Docket
 from worker.store.ledger import Lease, Ledger, Outcome
-from worker.store.people import People, Staged
+from worker.store.people import People
 from worker.store.plans import Campaign, Draft, Plans
 from worker.store.schema import deliveries
+from worker.store.staging import Staged
 from worker.store.suppressions import EVERYTHING, Suppression, Suppressions, list_scope
 from worker.store.tallies import Tallies
 
@@ -33,11 +35,11 @@ def join(database: Database, clock: Callable[[], float]) -> Join:
 
     def put(slug: str, numbers: list[int], *, basis: str = "consent", when: float | None = 1.0) -> int:
         people = People(database)
-        opened = people.begin_import(clock())
-        consent = people.consent_id(basis, "a form", "I agree")
+        opened = people.begin_import()
+        consent = people.consent_ids([(basis, "a form", "I agree")])[0]
         rows = [Staged(key(n), n, b"sealed %d" % n, "other", consent, when) for n in numbers]
-        people.stage(opened, rows)
-        people.finish_import(opened, slug, slug.title(), clock())
+        opened.add(rows)
+        opened.finish(slug, slug.title(), clock())
         return people.find_lists([slug])[0].id
 
     return put
@@ -137,7 +139,7 @@ def test_the_launch_skips_who_said_no_and_who_never_said_yes(
     Suppressions(database).add([Suppression(key(1), EVERYTHING, "opt-out", "cli", 1.0)])
     Suppressions(database).add([Suppression(key(2), list_scope(one), "opt-out", "cli", 1.0)])
     rule = Rule((one,))
-    assert plans.count(rule) == {"": 1, "suppressed": 2, "no consent": 2}
+    assert by_reason(plans.kinds(rule)) == {"": 1, "suppressed": 2, "no consent": 2}
     campaign, _ = launch(plans, rule)
     assert Tallies(database).tally(campaign.id) == {
         ("queued", ""): 1,
@@ -362,14 +364,14 @@ def test_a_retry_reopens_exactly_what_ended_so(
     ]
 
 
-def test_an_import_joins_all_or_nobody(join: Join, database: Database, clock: Callable[[], float]) -> None:
+def test_an_import_joins_all_or_nobody(join: Join, database: Database) -> None:
     """Until the last transaction nobody is a member; an abandoned import leaves nothing."""
     people = People(database)
-    opened = people.begin_import(clock())
-    consent = people.consent_id("consent", "form", "")
-    people.stage(opened, [Staged(key(1), 1, b"s", "other", consent, 1.0)])
+    opened = people.begin_import()
+    consent = people.consent_ids([("consent", "form", "")])[0]
+    opened.add([Staged(key(1), 1, b"s", "other", consent, 1.0)])
     assert people.lists() == []
-    people.abandon_import(opened, clock())
+    opened.close()
     assert join("one", [5]) == people.lists()[0].id
     assert [each.members for each in people.lists()] == [1]
 

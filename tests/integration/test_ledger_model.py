@@ -40,8 +40,9 @@ from worker.store.audience import Rule
 from worker.store.database import Database
 from worker.store.docket import Docket
 from worker.store.ledger import Claimed, Lease, Ledger, Outcome
-from worker.store.people import People, Staged
+from worker.store.people import People
 from worker.store.plans import Draft, Plans
+from worker.store.staging import Staged
 from worker.store.suppressions import EVERYTHING, Suppression, Suppressions, list_scope
 from worker.store.tallies import Tallies
 from worker.sweep import LOST_OWNER_SECONDS, Sweep
@@ -407,7 +408,6 @@ class Machine(RuleBasedStateMachine):
             host: Sweep(
                 self.plans,
                 self.ledger,
-                People(self.database),
                 self.campaigns,
                 self.bells,
                 self.folder / host,
@@ -880,10 +880,10 @@ def watched(database: Database) -> Database:
             connection.exec_driver_sql(statement)
     people = People(database)
     for slug, numbers in (("one", range(1, PEOPLE + 1)), ("two", range(3, PEOPLE + 1))):
-        opened = people.begin_import(1.0)
-        consent = people.consent_id("consent", "form", "")
-        people.stage(opened, [Staged(_key(n), n, b"sealed", "other", consent, 1.0) for n in numbers])
-        people.finish_import(opened, slug, slug, 1.0)
+        opened = people.begin_import()
+        consent = people.consent_ids([("consent", "form", "")])[0]
+        opened.add([Staged(_key(n), n, b"sealed", "other", consent, 1.0) for n in numbers])
+        opened.finish(slug, slug, 1.0)
     return database
 
 

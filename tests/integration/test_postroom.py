@@ -25,9 +25,10 @@ from worker.sealing import Keyring, Person
 from worker.store.aftermath import Aftermath
 from worker.store.audience import Rule
 from worker.store.database import Database
-from worker.store.people import People, Staged
+from worker.store.people import People
 from worker.store.plans import Draft, Plans
 from worker.store.schema import campaigns, deliveries, facts
+from worker.store.staging import Staged
 from worker.store.suppressions import Suppressions
 from worker.tokens import Purpose
 
@@ -109,14 +110,14 @@ def bureau(database: Database, clock: Callable[[], float], tmp_path: Path) -> Bu
     keyring = Keyring.generate(secrets.token_bytes)
     everybody = [Person(parse(f"zoe{number}@example.org"), {}) for number in range(40)]
     people = People(database)
-    opened = people.begin_import(1.0)
-    consent = people.consent_id("consent", "form", "")
+    opened = people.begin_import()
+    consent = people.consent_ids([("consent", "form", "")])[0]
     rows = [
         Staged(keyring.address_key(one.address), at, b"sealed", "other", consent, 1.0)
         for at, one in enumerate(everybody, 1)
     ]
-    people.stage(opened, rows)
-    people.finish_import(opened, "one", "One", 1.0)
+    opened.add(rows)
+    opened.finish("one", "One", 1.0)
     for name in ("new", "cur", "tmp"):
         (tmp_path / "md" / name).mkdir(parents=True)
     opt_outs = OptOuts(database, keyring, sender="Example Equality", discreet_sender="", clock=clock)

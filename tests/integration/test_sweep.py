@@ -21,9 +21,10 @@ from worker.store.audience import Rule
 from worker.store.database import Database
 from worker.store.docket import Docket
 from worker.store.ledger import Lease, Ledger, Outcome
-from worker.store.people import People, Staged
+from worker.store.people import People
 from worker.store.plans import Draft, Plans
 from worker.store.schema import deliveries
+from worker.store.staging import Staged
 from worker.store.tallies import Tallies
 from worker.sweep import LOST_OWNER_SECONDS, Sweep
 
@@ -97,13 +98,13 @@ class House:
         self.database, self.client, self.folder, self.clock = database, client, folder, clock
         self.ledger, self.plans = Ledger(database), Plans(database, batch_size=100)
         self.people = People(database)
-        opened = self.people.begin_import(1.0)
-        consent = self.people.consent_id("consent", "form", "")
+        opened = self.people.begin_import()
+        consent = self.people.consent_ids([("consent", "form", "")])[0]
         rows = [
             Staged(n.to_bytes(16, "big"), n, b"sealed", "other", consent, 1.0) for n in range(1, PEOPLE + 1)
         ]
-        self.people.stage(opened, rows)
-        self.people.finish_import(opened, "one", "One", 1.0)
+        opened.add(rows)
+        opened.finish("one", "One", 1.0)
         rule = Rule((self.people.find_lists(["one"])[0].id,))
         campaign = self.plans.record(
             Draft("a", "{}", rule, "d", "running", "op", "op", 0.0, "UTC", None), 1.0
@@ -123,9 +124,7 @@ class House:
             two_people=False,
         )
         copies = Copies(client or self.client)
-        return Sweep(
-            self.plans, self.ledger, self.people, campaigns, Bells(), journals, self.clock, copies=copies
-        )
+        return Sweep(self.plans, self.ledger, campaigns, Bells(), journals, self.clock, copies=copies)
 
     def take_lease(self, owner: str) -> Lease:
         """Lease the batch, which must be free."""

@@ -105,6 +105,11 @@ class Printer:
             smtputf8=person.address.needs_smtputf8,
         )
 
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields of a person that the appeal asks for, in any language."""
+        return self._renderer.fields
+
     def fits(self, person: Person) -> bool:
         """Tell whether there is a form that this person may be sent."""
         return person.discreet in self._forms

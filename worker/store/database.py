@@ -56,13 +56,13 @@ class Database:
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """Give a connection in a read transaction (one snapshot on SQLite)."""
-        with _translated(), self.engine.connect() as connection:
+        with translated(), self.engine.connect() as connection:
             yield connection
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """Give a connection in a write transaction; commit at the end, roll back on any exception."""
-        with _translated():
+        with translated():
             if self.is_sqlite:
                 _create_private(Path(str(self.url.database)))
             with self.engine.connect() as connection:
@@ -143,7 +143,7 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Turn the driver's words into ours, by remedy."""
     try:
         yield

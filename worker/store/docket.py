@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from worker.deliveries import State
 from worker.store.database import Database
 from worker.store.schema import batch_is_open, batches, campaigns, deliveries
+from worker.store.tallies import of_campaign
 
 
 class Docket:
@@ -58,9 +59,7 @@ class Docket:
         with self._database.write() as connection:
             skipped = connection.execute(
                 sa.update(deliveries)
-                .where(
-                    deliveries.c.campaign_id == campaign_id, deliveries.c.state.in_(("queued", "deferred"))
-                )
+                .where(of_campaign(campaign_id), deliveries.c.state.in_(("queued", "deferred")))
                 .values(state=State.SKIPPED, reason="cancelled", settled_at=now)
             ).rowcount
             connection.execute(
@@ -75,13 +74,13 @@ class Docket:
         with self._database.write() as connection:
             return connection.execute(
                 sa.update(deliveries)
-                .where(deliveries.c.campaign_id == campaign_id, deliveries.c.state == State.UNCONFIRMED)
+                .where(of_campaign(campaign_id), deliveries.c.state == State.UNCONFIRMED)
                 .values(state=State.SENT, reason="accepted by hand", settled_at=now)
             ).rowcount
 
     def reopen(self, campaign_id: int, states: Sequence[State], now: float) -> int:
         """Queue again exactly the deliveries that ended in these states, with all their attempts."""
-        ended = deliveries.c.campaign_id == campaign_id, deliveries.c.state.in_(states)
+        ended = of_campaign(campaign_id), deliveries.c.state.in_(states)
         with self._database.write() as connection:
             touched = sa.select(deliveries.c.batch_id).where(*ended).distinct()
             ids = list(connection.execute(touched).scalars())

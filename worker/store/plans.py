@@ -5,16 +5,16 @@ Owns the campaigns table and the writing of deliveries at launch. Refuses: rules
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from worker.deliveries import State
 from worker.errors import Refused
-from worker.store.audience import Rule, chosen, count_by_reason, last_of_slice
+from worker.store.audience import Kind, Rule, chosen, kinds, last_of_slice
+from worker.store.counters import allocate
 from worker.store.database import Database
-from worker.store.people import Sealed, allocate
 from worker.store.schema import batch_is_open, batches, campaigns, deliveries, people
 
 
@@ -56,10 +56,11 @@ class Draft:
     not_after: float | None
 
 
-#: Above every id.
-LAST_ID = 2**62
-
-_COLUMNS = [c for c in campaigns.c if c.name not in {"edition", "content", "launch_cursor"}]
+#: What is the launch's own, or long.
+_HIDDEN = {"edition", "content", "launch_cursor", "written", "first_delivery", "last_delivery"}
+_COLUMNS = [column for column in campaigns.c if column.name not in _HIDDEN]
+#: Records fetched at once.
+_FETCHED = 500
 
 
 def content_digest(edition: str) -> str:
@@ -210,41 +211,49 @@ class Plans:
         write nobody twice.
         """
         with self._database.write() as connection:
-            row = connection.execute(
-                sa.select(campaigns.c.launch_cursor, campaigns.c.launched_at, campaigns.c.state)
+            launch = connection.execute(
+                sa.select(
+                    campaigns.c.launched_at,
+                    campaigns.c.state,
+                    campaigns.c.launch_cursor,
+                    campaigns.c.written,
+                    campaigns.c.first_delivery,
+                )
                 .where(campaigns.c.id == campaign.id)
                 .with_for_update()
             ).one()
-            if row.launched_at is not None or row.state != "running":
+            if launch.launched_at is not None or launch.state != "running":
                 return []
-            last = _slice_end(connection, campaign, row.launch_cursor, size)
-            if last is None:
-                _close_launch(connection, campaign.id, now)
-                return []
-            here = chosen(campaign.rule, after=row.launch_cursor, upto=last)
-            made = _write_slice(connection, campaign, here, self._batch_size, now)
-            connection.execute(
-                sa.update(campaigns).where(campaigns.c.id == campaign.id).values(launch_cursor=last)
-            )
-        return made
+            rule, made = campaign.rule, _Made()
+            cursor: int = launch.launch_cursor
+            room = None if rule.limit is None else rule.limit - launch.written
+            first = _newest(connection) + 1 if launch.first_delivery is None else launch.first_delivery
+            while not made.count:  # with a limit, a whole slice may consist of people who are left out
+                last: int | None = connection.execute(last_of_slice(rule, cursor, size)).scalar_one()
+                if last is None or room == 0:
+                    connection.execute(_change(campaign.id, launched_at=now, audience=launch.written))
+                    return []
+                here = _reachable(chosen(rule, after=cursor, upto=last), room)
+                made = _write_slice(connection, campaign.id, here, size, self._batch_size, now)
+                cursor = last
+            span = {"first_delivery": first, "last_delivery": _newest(connection)}
+            written = launch.written + made.count
+            connection.execute(_change(campaign.id, launch_cursor=cursor, written=written, **span))
+        return made.batches
 
-    def recipients(self, rule: Rule) -> Iterator[Sealed]:
-        """Yield everyone who would be written to, in the order of their ids; memory stays flat."""
-        here = chosen(rule).subquery()
-        query = (
-            sa.select(people.c.id, people.c.address_key, people.c.sealed)
-            .join(here, here.c.person_id == people.c.id)
-            .where(here.c.reason == "")
-            .order_by(people.c.id)
-        )
+    def kinds(self, rule: Rule) -> Sequence[Kind]:
+        """Count everybody on the lists by shape and reason. Writes nothing."""
         with self._database.read() as connection:
-            for row in connection.execution_options(yield_per=1000).execute(query):
-                yield Sealed(*row)
+            return kinds(connection, rule)
 
-    def count(self, rule: Rule) -> Mapping[str, int]:
-        """Return how many would be written to ("") and how many would not, by reason. Writes nothing."""
-        with self._database.read() as connection:
-            return count_by_reason(connection, rule)
+    def records(self, ids: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """Yield (id, sealed record) of these people, in any order; who is gone is left out."""
+        for start in range(0, len(ids), _FETCHED):
+            query = sa.select(people.c.id, people.c.sealed)
+            query = query.where(people.c.id.in_(ids[start : start + _FETCHED]))
+            with self._database.read() as connection:
+                rows = connection.execute(query).all()
+            yield from (tuple(row) for row in rows)
 
 
 def _campaign(row: sa.Row[tuple[object, ...]]) -> Campaign:
@@ -252,56 +261,65 @@ def _campaign(row: sa.Row[tuple[object, ...]]) -> Campaign:
     return Campaign(**{**facts, "rule": Rule.from_json(str(facts["rule"]))})
 
 
-def _slice_end(connection: sa.Connection, campaign: Campaign, after: int, size: int) -> int | None:
-    """Return the last person of the next slice; None when the launch is whole."""
-    if campaign.rule.limit is None:
-        return connection.execute(last_of_slice(campaign.rule, after, size)).scalar_one()
-    # A limited campaign has one slice: the first who may be written to.
-    return None if after else LAST_ID
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What one slice came to."""
+
+    batches: Sequence[int] = ()  #: their ids
+    count: int = 0  #: deliveries
 
 
-def _close_launch(connection: sa.Connection, campaign_id: int, now: float) -> None:
-    audience = sa.select(sa.func.count()).where(deliveries.c.campaign_id == campaign_id).scalar_subquery()
-    connection.execute(
-        sa.update(campaigns).where(campaigns.c.id == campaign_id).values(launched_at=now, audience=audience)
-    )
+def _change(campaign_id: int, **values: object) -> sa.Update:
+    return sa.update(campaigns).where(campaigns.c.id == campaign_id).values(**values)
+
+
+def _newest(connection: sa.Connection) -> int:
+    """Return the highest id of a delivery: ours will be above it, and are not above it afterwards."""
+    return int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(deliveries.c.id), 0))).scalar_one())
+
+
+def _reachable(
+    here: sa.Select[int, bytes, str, int, str], room: int | None
+) -> sa.Select[int, bytes, str, int, str]:
+    """Under a limit, leave only so many people as there is room for, and of those who may be written to."""
+    if room is None:
+        return here
+    one = here.subquery()
+    return sa.select(one).where(one.c.reason == "").order_by(one.c.person_id).limit(room)
 
 
 def _write_slice(
     connection: sa.Connection,
-    campaign: Campaign,
+    campaign_id: int,
     here: sa.Select[int, bytes, str, int, str],
+    most: int,
     batch_size: int,
     now: float,
-) -> Sequence[int]:
-    """Insert a slice's deliveries and their batches without bringing a row of them to this process."""
-    count = connection.execute(sa.select(sa.func.count()).select_from(here.subquery())).scalar_one()
-    needed = -(-count // batch_size)
-    first = allocate(connection, "batch", needed) if needed else 0
-    made = list(range(first, first + needed))
-    if made:
-        rows = [{"id": one, "campaign_id": campaign.id, "due_at": now} for one in made]
-        connection.execute(sa.insert(batches), rows)
+) -> _Made:
+    """Insert a slice's deliveries, `most` or fewer, and their batches; no row comes to this process."""
+    # As many batches as there may be; counting first would go through all these people twice.
+    needed = -(-most // batch_size)
+    first = allocate(connection, "batch", needed)
+    rows = [{"id": first + place, "campaign_id": campaign_id, "due_at": now} for place in range(needed)]
+    connection.execute(sa.insert(batches), rows)
     one = here.subquery()
     place = sa.func.row_number().over(order_by=one.c.person_id) - 1
     skipped = one.c.reason != ""
-    connection.execute(
-        sa.insert(deliveries).from_select(
-            [
-                *("campaign_id", "person_id", "address_key", "list_id", "provider", "batch_id"),
-                *("state", "reason", "settled_at"),
-            ],
-            sa.select(
-                sa.literal(campaign.id),
-                one.c.person_id,
-                one.c.address_key,
-                one.c.list_id,
-                one.c.provider,
-                sa.literal(first) + place // batch_size,
-                sa.case((skipped, State.SKIPPED.value), else_=State.QUEUED.value),
-                one.c.reason,
-                sa.case((skipped, now)),
-            ),
-        )
+    columns = (
+        *("campaign_id", "person_id", "address_key", "list_id", "provider", "batch_id"),
+        *("state", "reason", "settled_at"),
     )
-    return made
+    people_here = sa.select(
+        sa.literal(campaign_id),
+        *(one.c.person_id, one.c.address_key, one.c.list_id, one.c.provider),
+        sa.literal(first) + place // batch_size,
+        sa.case((skipped, State.SKIPPED.value), else_=State.QUEUED.value),
+        one.c.reason,
+        sa.case((skipped, now)),
+    )
+    written: int = connection.execute(
+        sa.insert(deliveries).from_select(columns, people_here), execution_options={"preserve_rowcount": True}
+    ).rowcount
+    used = -(-written // batch_size)
+    connection.execute(sa.delete(batches).where(batches.c.id.between(first + used, first + needed - 1)))
+    return _Made(range(first, first + used), written)

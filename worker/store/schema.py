@@ -63,6 +63,8 @@ people = Table(
     Column("sealed", LargeBinary, nullable=False),
     # Coarse on purpose (google, microsoft, … other): pacing needs it, and it names nobody.
     Column("provider", String(16), nullable=False),
+    # Counts the records we had of this person: an import that read an earlier one must merge again.
+    Column("version", Integer, nullable=False, server_default="1"),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
 )
@@ -85,32 +87,37 @@ memberships = Table(
     Column("person_id", ForeignKey("people.id"), nullable=False),
     Column("consent_id", ForeignKey("consents.id"), nullable=False),
     Column("consented_at", Double),
+    # For a plan, which counts a million of these: whether basis, source and date are all there, and whether a
+    # suppression stands against it (suppressions.heed). A launch and a claim look at the suppressions.
+    Column("consented", Integer, nullable=False),
+    Column("refused", Integer, nullable=False, server_default="0"),
+    # People who can be told the same things have the same number here: a keyed hash of which fields they
+    # have, their language and their form. Whoever changes a person's record sets it anew on all their lists.
+    Column("shape", Id, nullable=False, server_default="0"),
     Column("joined_at", Double, nullable=False),
     # In this order, so that a launch walks one list by person without sorting.
     PrimaryKeyConstraint("list_id", "person_id"),
     Index(None, "person_id"),
+    # All that a plan asks of a list, so that it reads nothing else; a person of each kind included.
+    Index("ix_memberships_kinds", "list_id", "refused", "consented", "shape", "person_id"),
+    # On SQLite the key is the table: one tree less to write to.
+    sqlite_with_rowid=False,
 )
 
-imports = Table(
-    "imports",
-    metadata,
-    Column("id", Id, primary_key=True),
-    Column("started_at", Double, nullable=False),
-    Column("finished_at", Double),
-)
-
-#: Rows of an import on their way in: nobody is a member until all of them are (one last transaction).
+#: Rows of an import on their way in: a table of its connection's own, gone with it (staging).
 staged = Table(
     "staged",
-    metadata,
-    Column("import_id", ForeignKey("imports.id"), nullable=False),
-    Column("address_key", AddressKey, nullable=False),
+    MetaData(),
+    Column("address_key", AddressKey, primary_key=True),
     Column("person_id", Id, nullable=False),
-    Column("sealed", LargeBinary, nullable=False),
+    # Null: they are held already, and the file adds nothing.
+    Column("sealed", LargeBinary),
     Column("provider", String(16), nullable=False),
     Column("consent_id", Id, nullable=False),
     Column("consented_at", Double),
-    PrimaryKeyConstraint("import_id", "address_key"),
+    # Of the record that this one was merged with; 0: they are new to us.
+    Column("version", Integer, nullable=False),
+    Column("shape", Id, nullable=False),
 )
 
 suppressions = Table(
@@ -149,6 +156,10 @@ campaigns = Table(
     Column("not_after", Double),
     # The last person the launch has written a delivery for; the launch is whole when launched_at is set.
     Column("launch_cursor", Id, nullable=False, server_default="0"),
+    # How many deliveries it has written so far, and between which ids they stand, strangers among them.
+    Column("written", Integer, nullable=False, server_default="0"),
+    Column("first_delivery", Id),
+    Column("last_delivery", Id),
     Column("launched_at", Double),
     Column("audience", Integer),
     Column("finished_at", Double),

@@ -9,7 +9,20 @@ from typing import Any
 import sqlalchemy as sa
 
 from worker.store.database import Database
-from worker.store.schema import deliveries, facts
+from worker.store.schema import campaigns, deliveries, facts
+
+
+def of_campaign(campaign_id: int) -> sa.ColumnElement[bool]:
+    """Return the condition "a delivery of this campaign", by the ids between which they stand.
+
+    By the index of campaign and address, a million deliveries would be fetched one by one in the order of
+    their hashes: 4 s on SQLite instead of 0.4 s.
+    """
+    campaign = campaigns.c.id == campaign_id
+    first = sa.select(campaigns.c.first_delivery).where(campaign).scalar_subquery()
+    last = sa.select(campaigns.c.last_delivery).where(campaign).scalar_subquery()
+    # The sum keeps the planner from that index.
+    return sa.and_(deliveries.c.id.between(first, last), deliveries.c.campaign_id + 0 == campaign_id)
 
 
 class Tallies:
@@ -37,7 +50,7 @@ class Tallies:
         query = (
             sa.select(facts.c.kind, facts.c.source, sa.func.count())
             .join(deliveries, deliveries.c.id == facts.c.delivery_id)
-            .where(deliveries.c.campaign_id == campaign_id)
+            .where(of_campaign(campaign_id))
             .group_by(facts.c.kind, facts.c.source)
         )
         with self._database.read() as connection:
@@ -47,7 +60,7 @@ class Tallies:
         """Return (delivery id, reason, when) of those that only a person can settle."""
         query = (
             sa.select(deliveries.c.id, deliveries.c.reason, deliveries.c.settled_at)
-            .where(deliveries.c.campaign_id == campaign_id, deliveries.c.state == "unconfirmed")
+            .where(of_campaign(campaign_id), deliveries.c.state == "unconfirmed")
             .order_by(deliveries.c.id)
         )
         with self._database.read() as connection:
@@ -61,6 +74,6 @@ class Tallies:
         *where: sa.ColumnElement[bool],
     ) -> Mapping[Any, int]:
         query = sa.select(first, second, sa.func.count())
-        query = query.where(deliveries.c.campaign_id == campaign_id, *where).group_by(first, second)
+        query = query.where(of_campaign(campaign_id), *where).group_by(first, second)
         with self._database.read() as connection:
             return {(one, other): count for one, other, count in connection.execute(query)}
