@@ -25,7 +25,7 @@ def test_an_appeal_reaches_everyone_once_and_nobody_who_said_no(any_office: "Off
         first = any_office.mails()[0]
         header = str(email.message_from_bytes(first.data)["List-Unsubscribe"])
         assert any_office.one_click(header) == 200
-        assert any_office.state(f"{APPEAL}-1") == "running"  # it was under way
+        assert len(any_office.mails()) < rows  # it was under way
         any_office.until_finished(f"{APPEAL}-1")
         any_office.run("send", APPEAL, "--list", "example", "--yes", "--wait")
     assert any_office.verify(f"{APPEAL}-1") == {"sent": rows}
