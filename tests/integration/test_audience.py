@@ -150,3 +150,15 @@ def test_a_campaign_not_yet_launched_counts_nobody(database: Database) -> None:
     campaign = Plans(database, batch_size=3).record(draft, 0.0)
     assert Tallies(database).tally(campaign.id) == {}
     assert Docket(database).cancel(campaign.id, 1.0) == 0
+
+
+def test_any_number_of_people_may_say_no_at_once(database: Database) -> None:
+    """A list of them is taken whole, however long; whoever is on a list is counted so."""
+    fill(database, [member(number) for number in range(1, 4)])
+    entries = [Suppression(key(number), EVERYTHING, "imported", "file", 1.0) for number in range(2, 70_000)]
+    assert Suppressions(database).add(entries) == len(entries)
+    with database.read() as connection:
+        assert {(one.reason, one.count) for one in kinds(connection, Rule((1,)))} == {
+            ("", 1),
+            ("suppressed", 2),
+        }

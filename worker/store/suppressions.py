@@ -6,14 +6,19 @@ anything by itself (an import never does), and addresses: callers hash them firs
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.store.database import Database
 from worker.store.schema import memberships, people, suppressions
 
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
+
 EVERYTHING = "all"
+#: Entries whose memberships are marked at once.
+_HEEDED = 1_000
 
 
 def list_scope(list_id: int) -> str:
@@ -35,7 +40,14 @@ def suppressed(
 
 def insert_new(table: sa.Table, connection: sa.Connection) -> "sqlite.Insert | postgresql.Insert":
     """Return this database's INSERT that knows ON CONFLICT."""
-    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+    # The other database's dialect is never loaded.
+    if connection.dialect.name == "sqlite":
+        from sqlalchemy.dialects import sqlite  # noqa: PLC0415 - see above
+
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - see above
+
+    return postgresql.insert(table)
 
 
 def among(connection: sa.Connection, keys: Collection[bytes]) -> tuple[str, tuple[object, ...]]:
@@ -79,7 +91,9 @@ def add_within(connection: sa.Connection, entries: Sequence[Suppression]) -> int
         for one in entries
     ]
     new = connection.execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount
-    heed(connection, people.c.address_key.in_({one.address_key for one in entries}))
+    for start in range(0, len(entries), _HEEDED):  # a statement takes so many values and no more
+        some = {one.address_key for one in entries[start : start + _HEEDED]}
+        heed(connection, people.c.address_key.in_(some))
     return new
 
 
