@@ -5,10 +5,12 @@ from pathlib import Path
 import alembic.autogenerate
 import alembic.migration
 import pytest
+import sqlalchemy as sa
 
 from worker.errors import Unavailable, WrongUse
+from worker.store import database as module
 from worker.store.database import Database
-from worker.store.schema import metadata
+from worker.store.schema import lists, metadata
 
 
 def test_migrations_make_exactly_the_tables_of_the_schema(database: Database) -> None:
@@ -55,3 +57,28 @@ def test_an_unknown_kind_of_database_is_refused(url: str) -> None:
     """Only SQLite files and PostgreSQL are offered."""
     with pytest.raises(WrongUse):
         Database(url)
+
+
+def test_who_stops_in_mid_transaction_locks_nobody_out_for_long(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that says nothing more (stopped, or its machine gone) is ended by PostgreSQL, and told so."""
+    monkeypatch.setattr(module, "SILENT_SECONDS", 1)
+    stopped, other = Database(postgres_url), Database(postgres_url)
+    other.upgrade()
+    with other.write() as connection:
+        connection.execute(sa.insert(lists).values(slug="one", title="", created_at=1.0))
+
+    def stop_and_wake_up() -> None:
+        with stopped.write() as connection:
+            connection.execute(sa.update(lists).values(title="stopped"))
+            with other.write() as waiting:  # for its lock
+                waiting.execute(sa.update(lists).values(title="other"))
+            connection.execute(sa.update(lists).values(title="woken up"))
+
+    with pytest.raises(Unavailable, match="had stopped"):
+        stop_and_wake_up()
+    with other.read() as connection:
+        assert connection.execute(sa.select(lists.c.title)).scalar_one() == "other"
+    for each in (stopped, other):
+        each.close()

@@ -21,6 +21,9 @@ from sqlalchemy import event, exc
 
 from worker.errors import Unavailable, WrongUse
 
+#: PostgreSQL ends a write transaction whose owner has said nothing for so many seconds: one that was stopped
+#: in the middle, or whose machine is gone without a word, would hold its locks, and with them the tick.
+SILENT_SECONDS = 20
 #: Seconds a SQLite writer waits for another; a launch slice or an import's last step may hold it for some.
 BUSY_SECONDS = 60
 
@@ -44,6 +47,8 @@ class Database:
         if self.is_sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self.engine, "begin", _begin_postgresql)
 
     def _options_sqlite(self) -> None:
         path = self.url.database
@@ -142,6 +147,13 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def _begin_postgresql(connection: sa.Connection) -> None:
+    # Writers only: a reader locks nothing out, and may be a person with a pager.
+    if connection.get_execution_options().get("tocsin_writes", False):
+        wait = f"SET LOCAL idle_in_transaction_session_timeout = '{SILENT_SECONDS}s'"
+        connection.exec_driver_sql(wait)
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
     """Turn the driver's words into ours, by remedy."""
@@ -162,6 +174,12 @@ def translated() -> Iterator[None]:
         raise Unavailable(
             "the database does not answer", remedy="Check database.url and the server."
         ) from error
+    except exc.InternalError as error:
+        if error.connection_invalidated:
+            raise Unavailable(
+                "the database ended a transaction that had stopped", remedy="Try again."
+            ) from error
+        raise
     except exc.ProgrammingError as error:
         if "does not exist" in str(error.orig):
             raise WrongUse("the database has no tables yet", remedy="Run `tocsin db upgrade`.") from error
