@@ -2,51 +2,61 @@
 
 Owns which adapter stands behind which interface, and the clock and the dice. Refuses: rules, and I/O of its
 own beyond reading the workspace's template files.
+
+Most parts are imported where they are built: what sends, renders and serves takes most of a second to load,
+and the commands of every day need none of it.
 """
 
+import importlib
 import random
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from starlette.types import ASGIApp
-
-from worker import broker, sections, workspace
-from worker.campaigns import Alarms, Campaigns, Doorbell
-from worker.content.editions import Edition, Form, Printer
-from worker.content.messages import Identity
-from worker.content.rendering import Organisation
-from worker.deliveries import RetryPolicy
-from worker.dispatch import Dispatcher, Pace
-from worker.feedback import OptOuts
-from worker.imports import Importer
-from worker.inbox import Kept, Maildir
-from worker.journal import Journal, owner_name
-from worker.planning import Planner
-from worker.post.relay import Endpoint, Relay, Timeouts
-from worker.postroom import PostRoom
-from worker.replica import Copies, Replica
-from worker.returns.opened import MOST_BYTES
-from worker.routes import Route, Routes
-from worker.sealing import Keyring
+from worker.campaigns import Campaigns, Doorbell
 from worker.settings import MAIN_RELAY, Settings
-from worker.store import keyrings
-from worker.store.aftermath import Aftermath
 from worker.store.database import Database
 from worker.store.docket import Docket
-from worker.store.ledger import Ledger
 from worker.store.people import People
 from worker.store.plans import Plans
-from worker.store.suppressions import Suppressions
 from worker.store.tallies import Tallies
-from worker.sweep import Sweep
-from worker.throttle import Throttle
-from worker.web import create_app
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from worker import sections
+    from worker.content.editions import Edition, Printer
+    from worker.content.messages import Identity
+    from worker.dispatch import Dispatcher
+    from worker.feedback import OptOuts
+    from worker.imports import Importer
+    from worker.inbox import Maildir
+    from worker.planning import Planner
+    from worker.post.relay import Relay
+    from worker.postroom import PostRoom
+    from worker.routes import Routes
+    from worker.sealing import Keyring
+    from worker.store.ledger import Ledger
+    from worker.store.suppressions import Suppressions
+    from worker.sweep import Sweep
+    from worker.throttle import Throttle
+
+#: What is imported late, and heavy.
+_LATE = (
+    *("worker.content.editions", "worker.dispatch", "worker.feedback", "worker.planning"),
+    *("worker.post.relay", "worker.replica", "worker.routes", "worker.sweep", "worker.throttle"),
+)
 #: Campaigns whose printers one process keeps ready.
 _PRINTERS = 8
+
+
+def load() -> None:
+    """Import what sends now and not with the first mail, for a process that will do little else."""
+    for name in _LATE:
+        importlib.import_module(name)
 
 
 class Wiring:
@@ -68,8 +78,11 @@ class Wiring:
         return Database(self.settings.database_url().render_as_string(hide_password=False))
 
     @cached_property
-    def keyring(self) -> Keyring:
+    def keyring(self) -> "Keyring":
         """The keys; WrongUse when the secret file is missing, open to others, wrong or another store's."""
+        from worker.sealing import Keyring
+        from worker.store import keyrings
+
         found = Keyring.load(self.settings.secret_text().get_secret_value())
         keyrings.require(self.database, found.fingerprints())
         return found
@@ -80,8 +93,10 @@ class Wiring:
         return People(self.database)
 
     @cached_property
-    def suppressions(self) -> Suppressions:
+    def suppressions(self) -> "Suppressions":
         """The standing "no"s."""
+        from worker.store.suppressions import Suppressions
+
         return Suppressions(self.database)
 
     @cached_property
@@ -90,8 +105,10 @@ class Wiring:
         return Plans(self.database, self.settings.sending.batch_size)
 
     @cached_property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> "Ledger":
         """The deliveries in hand."""
+        from worker.store.ledger import Ledger
+
         return Ledger(self.database)
 
     @cached_property
@@ -112,15 +129,19 @@ class Wiring:
         )
 
     @cached_property
-    def importer(self) -> Importer:
+    def importer(self) -> "Importer":
         """What brings files onto lists."""
+        from worker.imports import Importer
+
         return Importer(
             self.people, self.suppressions, self.keyring, random=secrets.token_bytes, clock=self.clock
         )
 
     @cached_property
-    def opt_outs(self) -> OptOuts:
+    def opt_outs(self) -> "OptOuts":
         """Opt-outs by link."""
+        from worker.feedback import OptOuts
+
         discreet = self.settings.discreet
         return OptOuts(
             self.database,
@@ -131,20 +152,31 @@ class Wiring:
         )
 
     @cached_property
-    def postroom(self) -> PostRoom:
+    def postroom(self) -> "PostRoom":
         """What acts on the mail that comes back."""
+        from worker.inbox import Kept
+        from worker.postroom import PostRoom
+        from worker.store.aftermath import Aftermath
+
         kept = Kept(self.settings.state / "inbox")
         return PostRoom(Aftermath(self.database), self.opt_outs, self.keyring, kept, self.clock)
 
     @property
-    def maildir(self) -> Maildir | None:
+    def maildir(self) -> "Maildir | None":
         """Where the mail server puts it; None where none is set."""
+        from worker.inbox import Maildir
+        from worker.returns.opened import MOST_BYTES
+
         folder = self.settings.inbox.maildir
         return Maildir(folder, MOST_BYTES) if folder else None
 
     @cached_property
-    def sweep(self) -> Sweep:
+    def sweep(self) -> "Sweep":
         """The tick."""
+        from worker import broker
+        from worker.replica import Copies
+        from worker.sweep import Sweep
+
         return Sweep(
             self.plans,
             self.ledger,
@@ -156,8 +188,10 @@ class Wiring:
             copies=None if self.database.is_sqlite else Copies(broker.client(self.settings)),
         )
 
-    def relay(self, name: str = MAIN_RELAY) -> Relay:
+    def relay(self, name: str = MAIN_RELAY) -> "Relay":
         """Make the sessions with a relay; not opened before there is something to carry."""
+        from worker.post.relay import Endpoint, Relay, Timeouts
+
         relay = self.settings.all_relays()[name]
         password = self.settings.relay_password(name)
         return Relay(
@@ -177,8 +211,11 @@ class Wiring:
         )
 
     @cached_property
-    def throttle(self) -> Throttle:
+    def throttle(self) -> "Throttle":
         """The pace of all workers together."""
+        from worker import broker
+        from worker.throttle import Throttle
+
         relays = self.settings.all_relays()
         return Throttle(
             broker.client(self.settings),
@@ -186,15 +223,21 @@ class Wiring:
             self.settings.pace.model_dump(),
         )
 
-    def _routes(self) -> Routes:
+    def _routes(self) -> "Routes":
+        from worker.routes import Route, Routes
+
         relays = {
             name: Route(self.relay(name), relay.weight, relay.connections, relay.connections_in_all)
             for name, relay in self.settings.all_relays().items()
         }
         return Routes(relays, self.throttle, random.random)
 
-    def edition(self, slug: str) -> Edition:
+    def edition(self, slug: str) -> "Edition":
         """Freeze an appeal, the look and our names as they are now."""
+        from worker import workspace
+        from worker.content.editions import Edition, Form
+        from worker.content.rendering import Organisation
+
         discreet = self.settings.discreet
         web, organisation = self.settings.web, self.settings.organisation
         return Edition(
@@ -207,8 +250,10 @@ class Wiring:
         )
 
     @cached_property
-    def planner(self) -> Planner:
+    def planner(self) -> "Planner":
         """What turns an order into a plan."""
+        from worker.planning import Planner
+
         return Planner(
             self.people,
             self.campaigns,
@@ -218,14 +263,24 @@ class Wiring:
             not_after_hours=self.settings.sending.not_after_hours,
         )
 
-    def web(self) -> ASGIApp:
+    def web(self) -> "ASGIApp":
         """Make the opt-out pages' app."""
+        from worker import workspace
+        from worker.web import create_app
+
         files = workspace.read_folder(self.settings.templates, "web")
         return create_app(self.opt_outs, files, https=self.settings.web.base_url.startswith("https:"))
 
     @cached_property
-    def dispatcher(self) -> Dispatcher:
+    def dispatcher(self) -> "Dispatcher":
         """What sends batches."""
+        from worker import broker
+        from worker.campaigns import Alarms
+        from worker.deliveries import RetryPolicy
+        from worker.dispatch import Dispatcher, Pace
+        from worker.journal import Journal, owner_name
+        from worker.replica import Replica
+
         sending = self.settings.sending
         replica = None if self.database.is_sqlite else Replica(broker.client(self.settings))
         return Dispatcher(
@@ -254,12 +309,14 @@ class Wiring:
             others_wait=lambda: self.doorbell.waiting() > 0,
         )
 
-    def printer(self, campaign_id: int, content: str) -> Printer:
+    def printer(self, campaign_id: int, content: str) -> "Printer":
         """Return what makes a campaign's mails; the last few are kept.
 
         Raises:
             Refused: the store no longer holds the content of that digest.
         """
+        from worker.content.editions import Edition, Printer
+
         key = campaign_id, content
         if key not in self._printers:
             edition = Edition.from_json(self.plans.edition(campaign_id, content))
@@ -269,8 +326,10 @@ class Wiring:
         return self._printers[key]
 
 
-def _identity(mail: sections.Mail, *, phrase: str = "") -> Identity:
+def _identity(mail: "sections.Mail", *, phrase: str = "") -> "Identity":
     """Return the names of one form; the list's own name for people stands in the open form only."""
+    from worker.content.messages import Identity
+
     return Identity(
         from_address=mail.from_address,
         reply_to=mail.reply_to,

@@ -2,6 +2,9 @@
 
 Owns who the operator is and what is said when the queue is away. Refuses: to work where there is no
 workspace, or on a store of another version.
+
+The queue's libraries are imported where something is asked of the queue: that takes most of a second, and
+the commands that only look need none of them.
 """
 
 import contextlib
@@ -13,18 +16,21 @@ import pwd
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import redis
 import structlog
-from celery import Celery
-from kombu.exceptions import OperationalError
 
-from worker import broker, settings, tasks
+from worker import settings
 from worker.campaigns import Doorbell
 from worker.cli import terminal
 from worker.errors import Unavailable, WrongUse
 from worker.settings import Settings
-from worker.wiring import Wiring
+from worker.wiring import Wiring, load
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from worker import tasks
 
 #: Variables of the command line itself; they are no settings.
 #: Seconds that workers have to answer a roll call.
@@ -97,17 +103,31 @@ def note_down(found: Settings, event: str, **facts: str) -> None:
         opened.write(f"{terminal.blotted(line)}\n")
 
 
-def celery(found: Settings) -> Celery:
+def celery(found: Settings) -> "Celery":
     """Make the Celery app of this workspace; Unavailable when there is no queue for it."""
+    from celery import signals  # noqa: PLC0415 - see the module
+
+    from worker import tasks  # noqa: PLC0415 - see the module
+
+    # Before it forks: its children share the memory, and their first mail does not wait for libraries.
+    signals.worker_init.connect(_load, weak=False)
     return tasks.create(found, _tools)
 
 
-def _tools(found: Settings, bells: Doorbell, stopping: Callable[[], bool]) -> tasks.Tools:
+def _load(**_: object) -> None:
+    load()
+
+
+def _tools(found: Settings, bells: Doorbell, stopping: Callable[[], bool]) -> "tasks.Tools":
     return Wiring(found, bells, stopping)
 
 
 def queue_answers(found: Settings) -> bool:
     """Tell whether the queue is there."""
+    import redis  # noqa: PLC0415 - see the module
+
+    from worker import broker  # noqa: PLC0415 - see the module
+
     try:
         with contextlib.closing(broker.client(found)) as client:
             return bool(client.ping())
@@ -121,6 +141,9 @@ def workers(found: Settings) -> Sequence[str]:
     Raises:
         Unavailable: there is no queue to call it through.
     """
+    import redis  # noqa: PLC0415 - see the module
+    from kombu.exceptions import OperationalError  # noqa: PLC0415 - see the module
+
     if not queue_answers(found):  # asked first, because Celery would try again for seconds
         raise Unavailable("the queue does not answer", remedy="Start it with `tocsin up`.")
     app = celery(found)
@@ -161,6 +184,8 @@ class Bell(Doorbell):
     @cached_property
     def _bells(self) -> Doorbell | None:
         if queue_answers(self._settings):
+            from worker import tasks  # noqa: PLC0415 - see the module
+
             return tasks.Bells(celery(self._settings), self._settings)
         terminal.warn("The queue does not answer. All is recorded, and goes on when `tocsin up` runs.")
         return None
