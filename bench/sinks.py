@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
+import re
 import shutil
 import socket
 import statistics
@@ -22,6 +23,8 @@ from typing import Final, cast
 DELAY: Final = 0.05
 _DEBIAN: Final = "/usr/sbin"
 _BACKLOG: Final = "200"
+#: What the sink says each time; looked at while it writes, the last line may be cut short.
+_COUNT: Final = re.compile(rb"mesg=([0-9]+)\r")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 #: Seconds between two looks at a counter.
 _LOOK: Final = 0.02
@@ -91,8 +94,8 @@ class Sink:
     def count(self) -> int:
         """Return how many mails it has taken, as it says itself (sess=… quit=… mesg=…)."""
         size = os.fstat(self._read).st_size
-        told = os.pread(self._read, 200, max(size - 200, 0)).rpartition(b"mesg=")[2]
-        return int(told.strip() or 0)
+        told = _COUNT.findall(os.pread(self._read, 200, max(size - 200, 0)))
+        return int(told[-1]) if told else 0
 
     def recipients(self) -> Sequence[str]:
         """Return the recipient of every mail kept, in no order."""
