@@ -70,15 +70,13 @@ def chosen(rule: Rule, *, after: int, upto: int) -> sa.Select[int, bytes, str, i
     One row for each person with an id in that range, in the order of their ids, considered once however many
     lists they are on. The rule's limit is the caller's to apply.
     """
-    rank = _rank(rule)
-    may = sa.func.min(sa.case((rank == 0, memberships.c.list_id)))
-    return (
+    ranked = (
         sa.select(
             people.c.id.label("person_id"),
             people.c.address_key,
             people.c.provider,
-            sa.func.coalesce(may, sa.func.min(memberships.c.list_id)).label("list_id"),
-            _reason(sa.func.min(rank)).label("reason"),
+            memberships.c.list_id,
+            _rank(rule).label("rank"),
         )
         .join(people, people.c.id == memberships.c.person_id)
         .where(
@@ -86,8 +84,20 @@ def chosen(rule: Rule, *, after: int, upto: int) -> sa.Select[int, bytes, str, i
             memberships.c.person_id > after,
             memberships.c.person_id <= upto,
         )
-        .group_by(memberships.c.person_id, people.c.id, people.c.address_key, people.c.provider)
-        .order_by(memberships.c.person_id)
+        .offset(0)  # a fence: else the suppressions are asked anew wherever the rank is named
+        .subquery("ranked")
+    )
+    rank, list_id = ranked.c.rank, ranked.c.list_id
+    may = sa.func.min(sa.case((rank == 0, list_id)))
+    who = ranked.c.person_id, ranked.c.address_key, ranked.c.provider
+    return (
+        sa.select(
+            *who,
+            sa.func.coalesce(may, sa.func.min(list_id)).label("list_id"),
+            _reason(sa.func.min(rank)).label("reason"),
+        )
+        .group_by(*who)
+        .order_by(ranked.c.person_id)
     )
 
 

@@ -148,10 +148,14 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 def _begin_postgresql(connection: sa.Connection) -> None:
-    # Writers only: a reader locks nothing out, and may be a person with a pager.
+    # Writers only: a reader locks nothing out, and may be a person with a pager. And no machine code for a
+    # statement: for a slice of a launch, PostgreSQL would compile for longer than it then works.
     if connection.get_execution_options().get("tocsin_writes", False):
-        wait = f"SET LOCAL idle_in_transaction_session_timeout = '{SILENT_SECONDS}s'"
-        connection.exec_driver_sql(wait)
+        connection.exec_driver_sql(
+            "SELECT set_config('idle_in_transaction_session_timeout', %s, true), "
+            "set_config('jit', 'off', true)",
+            (f"{SILENT_SECONDS}s",),
+        )
 
 
 @contextlib.contextmanager

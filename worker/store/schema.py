@@ -207,12 +207,14 @@ deliveries = Table(
     "deliveries",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("campaign_id", ForeignKey("campaigns.id"), nullable=False),
+    # No foreign keys: the launch writes all these in one statement with what it has just read or made, none
+    # of it is ever removed, and on PostgreSQL three look-ups for each row are a fifth of a launch.
+    Column("campaign_id", Id, nullable=False),
     Column("person_id", Id, nullable=False),
     Column("address_key", AddressKey, nullable=False),
-    Column("batch_id", ForeignKey("batches.id"), nullable=False),
+    Column("batch_id", Id, nullable=False),
     # The list that reaches this person in this campaign: an opt-out from it counts here too.
-    Column("list_id", ForeignKey("lists.id"), nullable=False),
+    Column("list_id", Id, nullable=False),
     Column("provider", String(16), nullable=False),
     Column("state", String(12), nullable=False),
     Column("reason", String(40), nullable=False, server_default=""),
@@ -230,13 +232,11 @@ deliveries = Table(
         "state IN ('queued','sending','sent','deferred','bounced','unconfirmed','skipped','expired')",
         name="state",
     ),
-    # Open rows only: a settled delivery costs no index, and a batch in hand is found at once.
-    Index(
-        "ix_deliveries_open",
-        "batch_id",
-        sqlite_where=text(_OPEN_DELIVERY),
-        postgresql_where=text(_OPEN_DELIVERY),
-    ),
+    # SQLite: open rows only, so that a settled delivery costs no index. PostgreSQL: all of them, for a row
+    # whose change touches no index, not even an index's condition, is changed within its page (HOT), and
+    # each delivery changes twice. The pages are left half empty for it.
+    Index("ix_deliveries_open", "batch_id", sqlite_where=text(_OPEN_DELIVERY)),
+    postgresql_with={"fillfactor": "50"},
 )
 
 #: What became known of a delivery beside how it ended: an opt-out, a complaint, a late bounce.

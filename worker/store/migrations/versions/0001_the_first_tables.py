@@ -176,11 +176,9 @@ def upgrade() -> None:
             "state IN ('queued','sending','sent','deferred','bounced','unconfirmed','skipped','expired')",
             name=op.f("ck_deliveries_state"),
         ),
-        sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], name=op.f("fk_deliveries_batch_id")),
-        sa.ForeignKeyConstraint(["campaign_id"], ["campaigns.id"], name=op.f("fk_deliveries_campaign_id")),
-        sa.ForeignKeyConstraint(["list_id"], ["lists.id"], name=op.f("fk_deliveries_list_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
         sa.UniqueConstraint("campaign_id", "address_key", name=op.f("uq_deliveries_campaign_id_address_key")),
+        postgresql_with={"fillfactor": "50"},
     )
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
         batch_op.create_index(
@@ -188,7 +186,6 @@ def upgrade() -> None:
             ["batch_id"],
             unique=False,
             sqlite_where=sa.text("state IN ('queued','sending','deferred')"),
-            postgresql_where=sa.text("state IN ('queued','sending','deferred')"),
         )
 
     op.create_table(
