@@ -340,6 +340,7 @@ GO = b"250 a\r\n250 b\r\n354 c\r\n"
         (b"", b"550 a\r\n250 b\r\n354 c\r\n", "protocol", [(1, 550)]),
         (b"", b"250 a\r\n250 b\r\n354 c\r\n250 d\r\n", "protocol", [(1, "protocol")]),
         (b"", b"550 a\r\n503 b\r\n554 c\r\n", "", [(1, 550)]),
+        (b"", b"550 unasked\r\n250 a\r\n250 b\r\n354 c\r\n", "protocol", [(1, "protocol")]),
     ],
 )
 def test_odd_answers(heard: bytes, reply: bytes, reason: str, ends: list[tuple[int, int | str]]) -> None:

@@ -263,10 +263,12 @@ class Session:
     def _data(self, code: int, lines: list[bytes]) -> None:
         """Go on, or clean up after a refused envelope (RFC 2920 section 3.1)."""
         if code != _GO_ON:
-            reply = self._refusal or Reply.parse(lines)
+            reply = Reply.parse(lines)
             if reply.temporary or reply.permanent:
-                self._refuse(reply)
+                self._refuse(self._refusal or reply)
             else:
+                # It said more than it was asked: what looked like a refusal was the answer to something else.
+                self._refusal = None
                 self.closing = "protocol"
         elif self._refusal is None:
             parcel, self._opening = self._opening, None
