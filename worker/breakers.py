@@ -66,10 +66,10 @@ class Breakers:
         if trouble is Trouble.BLOCKED:  # "other" is many servers: one of them must not stop the rest
             return Act.WARN if provider == OTHER else Act.REST_PROVIDER
         self._blamed += 1
-        if trouble is Trouble.AUTH:
-            return Act.SET_ASIDE
         if self._blamed < BLAMED_IN_A_ROW:
             return Act.WARN
+        if trouble is Trouble.AUTH:
+            return Act.SET_ASIDE
         return Act.PAUSE if trouble is Trouble.SENDER else Act.REST_RELAY
 
     @property

@@ -9,7 +9,7 @@ from worker.deliveries import Trouble
 @pytest.mark.parametrize(
     ("trouble", "provider", "acts"),
     [
-        (Trouble.AUTH, "google", [Act.SET_ASIDE]),
+        (Trouble.AUTH, "google", [Act.WARN, Act.WARN, Act.SET_ASIDE]),
         (Trouble.SENDER, "google", [Act.WARN, Act.WARN, Act.PAUSE]),
         (Trouble.RELAY, "other", [Act.WARN, Act.WARN, Act.REST_RELAY]),
         (Trouble.RATE, "google", [Act.SLOW_PROVIDER, Act.SLOW_PROVIDER]),
