@@ -4,7 +4,8 @@ A fault is a tuple (point, what to say, what then). Points: banner, ehlo, startt
 rcpt, data, body (in the middle of a message), dot, accepted (after the answer to the dot), rset, quit.
 "mail#3" is the third MAIL that the server hears, plain "mail" is each. Lines are separated by a newline; None
 says nothing, "" the usual. Then: "go" on, "cut" the link, "hang" (hear all, say nothing) until the client
-leaves, "stall" (not even read) until the test ends, or "drip" the answer byte by byte.
+leaves, "stall" (not even read) until the test ends, or "drip" the answer byte by byte. A server is well again
+when its `faults` are taken away.
 """
 
 import contextlib
@@ -189,13 +190,12 @@ class _Talk:
 
     def _star(self, _: str) -> None:
         if self._say("starttls", "220 2.0.0 go")[0] == "2":
-            fault = self._server.fault("handshake")
-            if fault:
-                self._send(fault[1] or "")
             self._wrap()
 
     def _wrap(self) -> None:
         assert self._server.context is not None
+        if fault := self._server.fault("handshake"):
+            self._do(fault, "")
         self._sock = self._server.context.wrap_socket(self._sock, server_side=True)
         self._server._socks.append(self._sock)
         self._inside = True
@@ -224,13 +224,15 @@ class _Talk:
             while len(self._buffer) < 20:
                 self._hear()
             self._do(fault, "")
-        body = b"\r\n"
-        while not body.endswith(b"\r\n.\r\n"):
+        body, seen = bytearray(b"\r\n"), 0
+        while (end := body.find(b"\r\n.\r\n", seen)) < 0:
             if not self._buffer:
                 self._hear()
-            head, found, rest = (body[-4:] + self._buffer).partition(b"\r\n.\r\n")
-            body, self._buffer = body[:-4] + head + found, rest if found else b""
-        self._end(body[2:-3])
+            seen = max(0, len(body) - 4)
+            body += self._buffer
+            self._buffer = b""
+        self._buffer = bytes(body[end + 5 :])
+        self._end(bytes(body[2 : end + 2]))
 
     def _end(self, message: bytes) -> None:
         usual = "250 2.0.0 queued"
