@@ -21,6 +21,9 @@ from worker.store.ledger import Outcome
 _SUFFIX = ".journal"
 #: Characters that the ledger keeps of a reason and of an enhanced status; reply codes have three digits.
 _REASON, _STATUS, _CODES = 40, 12, 1000
+#: What nothing ever undoes. All else that a journal says may be followed by a line that it lost: queued or
+#: deferred by another beginning, bounced by our own breakers or by an operator who had it sent again.
+_FOR_GOOD = frozenset(state for state in State if not any(allowed(state, other) for other in State))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Hand:
     alive: bool  #: its lock is held: it may be paused, and may wake up
     trusted: bool  #: written since this machine's last boot, so nothing of it is missing
     begun: frozenset[int] = frozenset()  #: final dot left, no reply written
-    known: Mapping[int, Outcome] = field(default_factory=dict)  #: replied
+    known: Mapping[int, Outcome] = field(default_factory=dict)  #: replied; if not trusted, only what stays so
 
 
 def boot_id() -> str:
@@ -166,6 +169,8 @@ def inspect(folder: Path, owner: str) -> Hand | None:
     finally:
         os.close(file)
     trusted = whole and owner.startswith(f"{boot_id()}.")
+    if not trusted:
+        known = {one.id: one for one in known.values() if one.state in _FOR_GOOD}
     return Hand(alive=False, trusted=trusted, begun=frozenset(begun), known=known)
 
 

@@ -97,7 +97,7 @@ class Sweep:
             except Unavailable as error:  # it may be back by the next tick
                 log.warning("copy_not_read", lease=lease.id, why=str(error))
                 return
-        # A journal that a reboot may have cut short proves what it says, but not what it leaves out.
+        # A journal that a reboot may have cut short proves what nothing undoes, but not what it leaves out.
         never_begun = held - hand.begun - hand.known.keys() if hand.trusted else set[int]()
         settled, requeued, doubtful = self._ledger.recover(lease, list(hand.known.values()), never_begun, now)
         if settled or requeued or doubtful:

@@ -83,6 +83,24 @@ def test_a_journal_from_before_a_reboot_is_not_trusted(tmp_path: Path) -> None:
     assert list(hand.known) == [1]
 
 
+@pytest.mark.parametrize("boot", ["an old one", "this one"])
+@pytest.mark.parametrize("state", [State.QUEUED, State.DEFERRED, State.BOUNCED, State.EXPIRED, State.SENT])
+def test_a_journal_that_may_lack_a_line_proves_only_what_nothing_undoes(
+    tmp_path: Path, boot: str, state: State
+) -> None:
+    """Begun again, taken back, sent again by an operator: the line that says so may be the lost one."""
+    owner = owner_name("x") if boot == "this one" else "0ld800t.host.1.x"
+    made = Journal(tmp_path, owner)
+    made.begin(7)
+    made.settle(Outcome(7, state, "said so", code=250))
+    made._write(b"\0\0\0\n")  # begun again, once
+    made.succeed()
+    hand = inspect(tmp_path, owner)
+    assert hand is not None
+    assert not hand.trusted
+    assert list(hand.known) == ([7] if state is State.SENT else [])
+
+
 def test_a_journal_on_another_machine_is_not_found(tmp_path: Path) -> None:
     """Not here is told apart from empty."""
     assert inspect(tmp_path, "b.elsewhere.1.x") is None

@@ -234,6 +234,8 @@ class Book:
         owner, hand = tenure.owner, self.hand(tenure.id)
         begun, known = read(owner.pages if here else ())
         trusted = here and owner.trusted
+        if not trusted:  # what it says may have been followed by a line that is lost
+            known = {one.id: one for one in known.values() if one.state is State.SENT}
         if hand and not trusted and self.copies and owner.take() is not None:
             begun, known = read(owner.taken or ())
             trusted = True
@@ -803,6 +805,8 @@ class Machine(RuleBasedStateMachine):
         for duty in self.book.duties.values():
             if duty.accepted and not duty.asked:
                 assert duty.state in {State.SENDING, State.SENT, State.UNCONFIRMED}
+            if duty.arrived > duty.asked:  # else it would go twice
+                assert duty.state not in WAITING
             if duty.state is State.SENT:
                 assert duty.accepted
 

@@ -345,6 +345,24 @@ def test_a_machine_that_comes_back_from_a_power_cut_asks_the_copy(house: House) 
     assert house.tally() == {"sent": 3, "unconfirmed": 1, "queued": 8}
 
 
+@pytest.mark.parametrize("state", [State.QUEUED, State.DEFERRED])
+def test_who_was_begun_again_before_a_power_cut_is_not_sent_to_twice(house: House, state: State) -> None:
+    """The file lost the second beginning and there is no copy: what it says of the first is not believed."""
+    host = Host(house, "near", boot="0ld800t0")
+    taken = host.take()
+    for number in taken[:2]:
+        host.journal.begin(number)
+    host.answer(taken[0])
+    host.answer(taken[1], state)
+    kept = host.journal._path.stat().st_size
+    host.journal.begin(taken[1])  # and the mail arrives
+    host.die()
+    os.truncate(host.journal._path, kept)
+    house.client.flushall()
+    host.sweep.recover()
+    assert house.tally() == {"sent": 1, "unconfirmed": 11}
+
+
 def test_noise_in_a_file_is_not_believed_and_stops_nothing(house: House) -> None:
     """Without a copy, what can be read is known and the rest is in doubt."""
     host = Host(house, "near")
