@@ -18,7 +18,7 @@ from worker.store.tallies import Tallies
 
 #: Deliveries written in one launch transaction; the first slice is small, so that the first mail leaves soon.
 SLICE = 10_000
-FIRST_SLICE = 1_000
+FIRST_SLICE = 2_000
 #: Seconds that one launch task may take before it hands on to the next, so that the tick is never late.
 LAUNCH_SECONDS = 5.0
 #: Bells rung and not yet answered, at most: enough for many workers, few enough to see a lost one.

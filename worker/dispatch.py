@@ -5,7 +5,7 @@ beginning anything after a stop, and guessing an outcome: what is not known is `
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -386,7 +386,7 @@ class _Run:
         (self._doubted if undone else self._outcomes).append(outcome)
         if self._breakers.refused() is Act.PAUSE:
             for one in self._doubted:
-                again = replace(one, state=State.QUEUED)
+                again = one._replace(state=State.QUEUED)
                 self._note(again)
                 self._outcomes.append(again)
             self._doubted = []

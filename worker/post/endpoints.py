@@ -52,7 +52,7 @@ class Endpoint:
     #: Most connections at a time.
     connections: int = 4
     #: Parcels one connection carries before it is renewed; 0 for any number.
-    messages_per_connection: int = 100
+    messages_per_connection: int = 1000
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 

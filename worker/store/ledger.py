@@ -45,9 +45,8 @@ class Claimed(NamedTuple):
     provider: str = "other"  #: whose pace it keeps
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How one delivery goes on, as it is to be written down."""
+class Outcome(NamedTuple):
+    """How one delivery goes on, as it is to be written down; a tuple, for each mail has one."""
 
     id: int
     state: State
