@@ -12,7 +12,7 @@ from typing import Protocol
 from worker.deliveries import OPEN, State
 from worker.errors import Refused
 from worker.store.audience import Kind, Rule
-from worker.store.docket import Docket
+from worker.store.docket import Docket, Reopened
 from worker.store.plans import Campaign, Draft, Plans
 from worker.store.tallies import Tallies
 
@@ -203,17 +203,17 @@ class Campaigns:
         self._docket.cancel(campaign.id, self._clock())
         return campaign
 
-    def retry(self, name: str, states: Sequence[State], not_after: float | None) -> int:
-        """Queue again exactly those that ended in these states; returns how many."""
+    def retry(self, name: str, states: Sequence[State], not_after: float | None) -> Reopened:
+        """Queue again exactly those that ended in these states and may still be written to."""
         campaign = self.find(name)
         if campaign.state == "cancelled":
             raise Refused(f"{name} was cancelled", remedy="Plan it anew with `tocsin send`.")
-        opened = self._docket.reopen(campaign.id, states, self._clock())
-        if opened:
+        found = self._docket.reopen(campaign.id, states, self._clock())
+        if found.opened:
             deadline = {} if not_after is None else {"not_after": not_after}
             self._plans.move(campaign.id, ["finished", "running", "paused"], "running", notice="", **deadline)
             self.ring()
-        return opened
+        return found
 
     def accept(self, name: str) -> int:
         """Take a person's word that what is unconfirmed arrived; returns how many deliveries."""

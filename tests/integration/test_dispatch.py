@@ -729,7 +729,7 @@ def test_what_is_unconfirmed_is_settled_by_a_person_only(
     assert post[0].taken == []
     assert office.campaigns.verify(campaign.name).by_state == {"unconfirmed": 3}
     if how == "resend":
-        assert office.campaigns.retry(campaign.name, [State.UNCONFIRMED], None) == 3
+        assert office.campaigns.retry(campaign.name, [State.UNCONFIRMED], None).opened == 3
         office.dispatcher.send(batch)
         assert sorted(post[0].taken) == everyone(3)
     else:

@@ -12,7 +12,7 @@ from worker.campaigns import by_reason
 from worker.deliveries import State
 from worker.store.audience import Rule
 from worker.store.database import Database
-from worker.store.docket import Docket
+from worker.store.docket import Docket, Reopened
 from worker.store.ledger import Lease, Ledger, Outcome
 from worker.store.people import People
 from worker.store.plans import Campaign, Draft, Plans
@@ -356,12 +356,35 @@ def test_a_retry_reopens_exactly_what_ended_so(
     held = lease(ledger, made[0])
     a, b = ledger.advance(held, [], 10, 10.0, 70.0).claimed
     ledger.give_back(held, [Outcome(a.id, State.SENT, "accepted"), Outcome(b.id, State.BOUNCED, "x")], 11.0)
-    assert Docket(database).reopen(campaign.id, [State.BOUNCED], 12.0) == 1
+    assert Docket(database).reopen(campaign.id, [State.BOUNCED], 12.0) == Reopened(opened=1, left_out=0)
     assert states(database) == {1: "sent", 2: "queued"}
     again = lease(ledger, made[0], now=13.0)
     assert [(one.id, one.attempts) for one in ledger.advance(again, [], 10, 13.0, 73.0).claimed] == [
         (b.id, 0)
     ]
+
+
+def test_a_retry_leaves_out_who_must_not_be_written_to(
+    join: Join, plans: Plans, ledger: Ledger, database: Database
+) -> None:
+    """Said no to everything or to this list, or gone: they stay as they ended, and their batch stays done."""
+    one = join("one", [1, 2, 3])
+    campaign, made = launch(plans, Rule((one,)))
+    held = lease(ledger, made[0])
+    taken = ledger.advance(held, [], 10, 10.0, 70.0).claimed
+    ledger.give_back(held, [Outcome(each.id, State.BOUNCED, "no-mailbox") for each in taken], 11.0)
+    book, docket = Suppressions(database), Docket(database)
+    book.add([Suppression(key(1), EVERYTHING, "bounce", "relay", 12.0)])
+    book.add([Suppression(key(2), list_scope(one), "opt-out", "page", 12.0)])
+    book.add([Suppression(key(3), list_scope(one + 1), "opt-out", "page", 12.0)])  # another list
+    assert docket.reopen(campaign.id, [State.BOUNCED], 13.0) == Reopened(opened=1, left_out=2)
+    assert states(database) == {1: "bounced", 2: "bounced", 3: "queued"}
+    again = lease(ledger, made[0], now=14.0)
+    (third,) = ledger.advance(again, [], 10, 14.0, 74.0).claimed
+    ledger.give_back(again, [Outcome(third.id, State.BOUNCED, "no-mailbox")], 15.0)
+    book.add([Suppression(key(3), EVERYTHING, "bounce", "relay", 16.0)])
+    assert docket.reopen(campaign.id, [State.BOUNCED], 17.0) == Reopened(opened=0, left_out=3)
+    assert ledger.lease(made[0], "owner", 18.0, 78.0) is None
 
 
 def test_an_import_joins_all_or_nobody(join: Join, database: Database) -> None:

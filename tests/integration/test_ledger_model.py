@@ -270,13 +270,14 @@ class Book:
         for duty in self.duties.values():
             self._close_cancelled(duty.batch)
 
-    def reopen(self, state: State) -> int:
-        """Let what ended so wait again, with all its attempts."""
-        found = self.of_states({state})
+    def reopen(self, state: State) -> tuple[int, int]:
+        """Let what ended so wait again, with all its attempts; how many do, and how many said no."""
+        ended = self.of_states({state})
+        found = [duty for duty in ended if not self.refused(duty)]
         for duty in found:
             duty.state, duty.attempts, duty.due, duty.fence = State.QUEUED, 0, 0.0, None
             duty.asked += state is State.UNCONFIRMED
-        return len(found)
+        return len(found), len(ended) - len(found)
 
     def _requeue(self, duty: Duty) -> None:
         duty.state, duty.due, duty.fence = State.QUEUED, 0.0, None
@@ -757,9 +758,9 @@ class Machine(RuleBasedStateMachine):
                 self.campaigns.retry(self.name, [state], None)
         else:
             until = draw(st.sampled_from([None, self.now + 200.0]))
-            opened = self.campaigns.retry(self.name, [state], until)
-            assert opened == self.book.reopen(state)
-            if opened:
+            found = self.campaigns.retry(self.name, [state], until)
+            assert (found.opened, found.left_out) == self.book.reopen(state)
+            if found.opened:
                 self.book.campaign = "running"
                 self.book.deadline = until or self.book.deadline
 

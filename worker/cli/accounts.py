@@ -299,5 +299,7 @@ def _settle(tocsin: Wiring, campaign: Campaign, number: int, *, resend: bool, ye
     if campaign.not_after is not None and campaign.not_after <= tocsin.clock():
         raise Refused(f"the deadline of {campaign.name} is past", remedy="Call them sent with --accept.")
     terminal.ask(f"Send {mails} again; who has one may get two", agreed=yes)
-    opened = tocsin.campaigns.retry(campaign.name, [State.UNCONFIRMED], None)
-    terminal.say(f"{campaign.name}: {count(opened)} will be sent again.")
+    found = tocsin.campaigns.retry(campaign.name, [State.UNCONFIRMED], None)
+    terminal.say(f"{campaign.name}: {count(found.opened)} will be sent again.")
+    if found.left_out:
+        terminal.say(f"{count(found.left_out)} left out: they said no, or their address is gone.")

@@ -80,7 +80,8 @@ def retry(
 ) -> None:
     """Send again to exactly those who bounced or expired.
 
-    Everybody who was sent it stays sent. Whoever has said no since is skipped.
+    Everybody who was sent it stays sent. Whoever has said no since, or whose address is
+    gone, is left out.
     """
     wanted = {State.BOUNCED: bounced, State.EXPIRED: expired}
     states = [state for state, chosen in wanted.items() if chosen]
@@ -88,12 +89,16 @@ def retry(
         raise WrongUse("say whom to try again", remedy="Give --bounced, --expired or both.")
     with session.opened() as tocsin:
         campaign = tocsin.campaigns.find(name)
-        count = tocsin.campaigns.retry(name, states, _deadline(tocsin, campaign, not_after))
-    if count:
-        terminal.say(f"{name}: {terminal.people(count)} will be tried again.")
-        terminal.say(f"Follow it: tocsin status {name} --watch")
+        found = tocsin.campaigns.retry(name, states, _deadline(tocsin, campaign, not_after))
+    if found.opened:
+        terminal.say(f"{name}: {terminal.people(found.opened)} will be tried again.")
     else:
-        terminal.say(f"{name}: nobody is {' or '.join(states)}; nothing was changed.")
+        who = "nobody else is" if found.left_out else "nobody is"
+        terminal.say(f"{name}: {who} {' or '.join(states)}; nothing was changed.")
+    if found.left_out:
+        terminal.say(f"{terminal.people(found.left_out)} left out: they said no, or their address is gone.")
+    if found.opened:
+        terminal.say(f"Follow it: tocsin status {name} --watch")
 
 
 def _deadline(tocsin: Wiring, campaign: Campaign, text: str) -> float | None:

@@ -5,13 +5,23 @@ Owns the batches that nobody has in hand. Refuses: touching what somebody has (l
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from worker.deliveries import State
 from worker.store.database import Database
 from worker.store.schema import batch_is_open, batches, campaigns, deliveries
+from worker.store.suppressions import suppressed
 from worker.store.tallies import of_campaign
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """What a retry came to."""
+
+    opened: int  #: deliveries that wait again
+    left_out: int  #: deliveries that ended so, and whose person must not be written to any more
 
 
 class Docket:
@@ -78,19 +88,29 @@ class Docket:
                 .values(state=State.SENT, reason="accepted by hand", settled_at=now)
             ).rowcount
 
-    def reopen(self, campaign_id: int, states: Sequence[State], now: float) -> int:
-        """Queue again exactly the deliveries that ended in these states, with all their attempts."""
+    def reopen(self, campaign_id: int, states: Sequence[State], now: float) -> Reopened:
+        """Queue again the deliveries that ended in these states, with all their attempts.
+
+        Not those whose person has said no since, or whose address is gone: they stay as they ended.
+        """
         ended = of_campaign(campaign_id), deliveries.c.state.in_(states)
+        said_no = suppressed(deliveries.c.address_key, deliveries.c.list_id)
+        waiting = {"state": State.QUEUED, "reason": "", "attempts": 0, "due_at": 0.0}
         with self._database.write() as connection:
-            touched = sa.select(deliveries.c.batch_id).where(*ended).distinct()
-            ids = list(connection.execute(touched).scalars())
-            opened = connection.execute(
-                sa.update(deliveries)
-                .where(*ended)
-                .values(state=State.QUEUED, reason="", attempts=0, due_at=0.0, lease_id=None, settled_at=None)
-            ).rowcount
-            if ids:
+            opened = list(
                 connection.execute(
-                    sa.update(batches).where(batches.c.id.in_(ids)).values(done=0, due_at=now, rung_at=None)
+                    sa.update(deliveries)
+                    .where(*ended, ~said_no)
+                    .values(lease_id=None, settled_at=None, **waiting)
+                    .returning(deliveries.c.batch_id)
+                ).scalars()
+            )
+            left = sa.select(sa.func.count()).select_from(deliveries).where(*ended)
+            left_out = connection.execute(left).scalar_one()
+            if opened:
+                connection.execute(
+                    sa.update(batches)
+                    .where(batches.c.id.in_(set(opened)))
+                    .values(done=0, due_at=now, rung_at=None)
                 )
-        return opened
+        return Reopened(len(opened), left_out)

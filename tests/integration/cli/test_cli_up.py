@@ -23,11 +23,14 @@ NAME = "chechnya-report-1"
 
 @pytest.fixture
 def running(people: Path) -> Iterator[subprocess.Popen[str]]:
-    """Have `tocsin up` with a capture server as relay: one mailbox is gone, one link is cut for nobody."""
+    """Have `tocsin up` with a capture server as relay: one mailbox is gone, one is full."""
     (people / "outbox").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    rules = [capture.Rule("anna.bell@*", "550 5.1.1 No such user")]
+    rules = [
+        capture.Rule("anna.bell@*", "550 5.1.1 No such user"),
+        capture.Rule("hooft@*", "552 5.2.2 Mailbox full"),
+    ]
     with capture.running(people / "outbox", rules) as relay:
         config = people / "tocsin.toml"
         text = config.read_text(encoding="utf-8").replace("port = 9\n", f"port = {relay.port}\n")
@@ -91,8 +94,10 @@ def test_the_whole_path(running: subprocess.Popen[str], people: Path, tocsin: To
     assert (sent.json["campaign"], sent.json["holds"]) == (NAME, True)
     _counts_add_up(tocsin)
 
+    assert processes.until(lambda: "address gone" in tocsin("report", NAME, "--json").out, seconds=60)
     again = tocsin("retry", NAME, "--bounced")
     assert "1 person will be tried again" in again.out
+    assert "1 person left out: they said no, or their address is gone." in again.out
     assert processes.until(lambda: tocsin("verify", NAME).code == 0, seconds=60)
 
     family = children(running.pid)
