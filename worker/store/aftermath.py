@@ -18,6 +18,7 @@ from worker.store.database import Database
 from worker.store.ledger import Outcome
 from worker.store.schema import campaigns, deliveries, facts
 from worker.store.suppressions import EVERYTHING, Suppression, add_within, insert_new
+from worker.store.tallies import of_campaign
 
 #: Kinds of facts. The source of a late bounce is its reason, that of a complaint its type.
 BOUNCED, COMPLAINED, NOT_SPAM = "bounced later", "complained", "not spam"
@@ -185,7 +186,7 @@ def _refused(connection: sa.Connection, campaign_id: int) -> Sequence[_Dead]:
     again = _has_failed_before(deliveries.c.address_key, deliveries.c.id)
     noted = sa.exists().where(facts.c.delivery_id == deliveries.c.id, facts.c.kind == GONE_FACT)
     query = sa.select(deliveries.c.id, deliveries.c.address_key, deliveries.c.provider).where(
-        deliveries.c.campaign_id == campaign_id,
+        of_campaign(campaign_id),
         deliveries.c.state == State.BOUNCED,
         sa.or_(
             deliveries.c.reason.in_(GONE),
@@ -206,7 +207,7 @@ def _taken(connection: sa.Connection, campaign_id: int, providers: Sequence[str]
     if not providers:
         return {}
     query = sa.select(deliveries.c.provider, sa.func.count()).where(
-        deliveries.c.campaign_id == campaign_id,
+        of_campaign(campaign_id),
         deliveries.c.state == State.SENT,
         deliveries.c.provider.in_(providers),
     )
