@@ -1,14 +1,13 @@
 """The words and pages that a reader sees after following a link in a mail, as texts in and texts out.
 
-Owns the templates, the languages and the style sheet of `templates/web`, and the content policy that allows
-that style sheet and nothing else. Refuses: scripts, third parties, and a list's name on a discreet page.
+Owns the templates and the style sheet of `templates/web`, the choice of a page's language, and the content
+policy that allows that style sheet and nothing else. Refuses: scripts, third parties, and a list's name on a
+discreet page.
 """
 
 import base64
 import hashlib
-import string
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -18,12 +17,11 @@ from jinja2 import DictLoader, StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
+from worker.content.words import MEASURE, Catalogues, direction
 from worker.errors import WrongUse
 
 #: The pages there are: before, after, and the three ways in which it did not happen.
 NAMES: Final = ("ask", "done", "lost", "refused", "away")
-#: The language of last resort, whose words every other language must have.
-DEFAULT_LANGUAGE: Final = "en"
 
 
 class Page(Protocol):
@@ -53,8 +51,17 @@ class Page(Protocol):
 class Pages:
     """The pages' templates, words and style, read once and tried out."""
 
-    def __init__(self, files: Mapping[str, str]) -> None:
-        self._words = dict(_languages(files))
+    def __init__(self, files: Mapping[str, str], languages: Sequence[str] = ()) -> None:
+        """Take the texts of `templates/web` and `templates/locale` by name, and the languages of last resort.
+
+        Raises:
+            WrongUse: one of the texts is missing or wrong.
+        """
+        self._catalogues = Catalogues(files)
+        self._words = {
+            name: self._catalogues.words(name).under("page") for name in self._catalogues.languages
+        }
+        self._fallback = (*languages, MEASURE)
         # Browsers hash the style after folding line ends, so it must leave here with plain ones.
         style = _file(files, "style.css").replace("\r\n", "\n")
         if "</" in style:
@@ -76,14 +83,14 @@ class Pages:
             raise WrongUse(f"the pages in templates/web do not render: {error}") from error
 
     def render(self, name: str, about: Page | None, accepted: Iterable[str] = ()) -> str:
-        """Return a page in the mail's language, else the first of `accepted` that we have, else English."""
-        wanted = (about.language if about else "", *accepted)
-        language = next((found for tag in wanted if (found := self._match(tag))), DEFAULT_LANGUAGE)
+        """Return a page in the mail's language, else the first we have of `accepted`, then of our order."""
+        wanted = (about.language if about else "", *accepted, *self._fallback)
+        language = next(found for tag in wanted if (found := self._catalogues.match(tag)))
         discreet = about is not None and about.discreet
         return self._templates[name].render(
             say=partial(_sentence, self._words[language]),
             language=language,
-            direction=self._words[language]["direction"],
+            direction=direction(language),
             sender=about.sender if about else "",
             # Withheld here and not in the templates, so that no template can forget it.
             list_title=about.list_title if about and not discreet else "",
@@ -97,11 +104,6 @@ class Pages:
             for sample in _SAMPLES:
                 self.render(name, replace(sample, language=language))
 
-    def _match(self, tag: str) -> str:
-        """Return the language we have for a tag ("ru-RU" is served by "ru"), or ""."""
-        lowered = tag.lower()
-        return next((each for each in (lowered, lowered.partition("-")[0]) if each in self._words), "")
-
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
@@ -109,7 +111,7 @@ class _Sample:
 
     sender: str = "A"
     list_title: str = "B"
-    language: str = DEFAULT_LANGUAGE
+    language: str = MEASURE
     discreet: bool = False
     test: bool = False
 
@@ -119,8 +121,9 @@ _SAMPLES: Final = (_Sample(), _Sample(discreet=True), _Sample(sender="", list_ti
 
 def _sentence(words: Mapping[str, str], key: str, **values: str) -> Markup:
     """Put values into one of the sentences, each kept apart from the direction of the text around it."""
+    sentence = Markup.escape(words[key])
     isolated = {place: Markup("<bdi>{}</bdi>").format(value) for place, value in values.items()}
-    return Markup(string.Template(str(Markup.escape(words[key]))).substitute(isolated))  # noqa: S704 - both parts are escaped
+    return sentence % isolated if "%(" in sentence else sentence
 
 
 def _file(files: Mapping[str, str], name: str) -> str:
@@ -129,24 +132,3 @@ def _file(files: Mapping[str, str], name: str) -> str:
         return files[name]
     except KeyError as error:
         raise WrongUse(f"templates/web/{name} is missing") from error
-
-
-def _languages(files: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Yield each language and its words, every one with the same keys as English."""
-    expected = _words(files, f"{DEFAULT_LANGUAGE}.toml").keys()
-    for name in sorted(name for name in files if name.endswith(".toml")):
-        words = _words(files, name)
-        if odd := sorted(words.keys() ^ expected):
-            raise WrongUse(f"templates/web/{name} lacks, or alone has: {', '.join(odd)}")
-        yield name.removesuffix(".toml"), words
-
-
-def _words(files: Mapping[str, str], name: str) -> Mapping[str, str]:
-    """Read the words of one language."""
-    try:
-        words = tomllib.loads(_file(files, name))
-    except tomllib.TOMLDecodeError as error:
-        raise WrongUse(f"templates/web/{name} is not valid TOML: {error}") from error
-    if odd := sorted(key for key, text in words.items() if not isinstance(text, str)):
-        raise WrongUse(f"templates/web/{name} needs a text for: {', '.join(odd)}")
-    return words

@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError
 
 from worker.addresses import parse as parse_address
 
+_LANGUAGE = r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*"
 _HOSTNAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]")
 
 
@@ -160,6 +161,11 @@ class Organisation(Section):
     registration: str = Field(default="", description="Charity line, as in: Registered charity 1234567.")
     website: LinkBase = Field(default="https://www.example.org", description="Public website.")
     privacy_url: LinkBase = Field(default="https://www.example.org/privacy", description="Privacy notice.")
+    languages: str = Field(
+        default="en",
+        pattern=rf"^{_LANGUAGE}( {_LANGUAGE})*$",
+        description="For readers of other languages: the first of these that there is, as in: ru en.",
+    )
 
 
 class Mail(Section):

@@ -5,7 +5,7 @@ Refuses: to change anything on GET, HEAD or OPTIONS; cookies and sign-in; redire
 the opt-out is stored.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -48,14 +48,20 @@ class OptOuts(Protocol):
 
 
 def create_app(
-    opt_outs: OptOuts, files: Mapping[str, str], *, https: bool = False, patience: float = _PATIENCE
+    opt_outs: OptOuts,
+    files: Mapping[str, str],
+    *,
+    languages: Sequence[str] = (),
+    https: bool = False,
+    patience: float = _PATIENCE,
 ) -> ASGIApp:
-    """Build the app from the texts of `templates/web`, by file name.
+    """Build the app from the texts of `templates/web` and `templates/locale`, by file name.
 
+    `languages` are those of last resort, in order.
     `https` says that readers come by https (web.base_url does), also where a proxy hides it from us.
     `patience` is the number of seconds a client has to send a body. WrongUse names a text that is wrong.
     """
-    pages = Pages(files)
+    pages = Pages(files, languages)
     desk = _Desk(opt_outs, pages, patience)
     app = Starlette(
         routes=[

@@ -12,7 +12,7 @@ import random
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -243,7 +243,7 @@ class Wiring:
         return Edition(
             slug=slug,
             appeal=workspace.appeal_files(self.settings, slug),
-            look=workspace.read_folder(self.settings.templates, "look"),
+            look=self._spoken("look"),
             organisation=Organisation(**organisation.model_dump()),
             open=Form(_identity(self.settings.mail, phrase=organisation.name), web.base_url),
             discreet=Form(_identity(discreet), web.discreet_base_url or web.base_url) if discreet else None,
@@ -265,11 +265,21 @@ class Wiring:
 
     def web(self) -> "ASGIApp":
         """Make the opt-out pages' app."""
-        from worker import workspace
         from worker.web import create_app
 
-        files = workspace.read_folder(self.settings.templates, "web")
-        return create_app(self.opt_outs, files, https=self.settings.web.base_url.startswith("https:"))
+        return create_app(
+            self.opt_outs,
+            self._spoken("web"),
+            languages=self.settings.organisation.languages.split(),
+            https=self.settings.web.base_url.startswith("https:"),
+        )
+
+    def _spoken(self, folder: str) -> Mapping[str, str]:
+        """Return the texts of a template folder, with the catalogues of what we say ourselves."""
+        from worker import workspace
+
+        found = self.settings.templates
+        return {**workspace.read_folder(found, "locale"), **workspace.read_folder(found, folder)}
 
     @cached_property
     def dispatcher(self) -> "Dispatcher":

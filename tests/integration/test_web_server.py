@@ -73,8 +73,8 @@ def main(folder: Path) -> None:
     logging.basicConfig(level=1, stream=sys.stderr)
     files = {
         path.name: path.read_text("utf-8")
-        for path in (ROOT / "templates" / "web").iterdir()
-        if path.is_file()
+        for folder in ("web", "locale")
+        for path in (ROOT / "templates" / folder).iterdir()
     }
     app = create_app(Files(folder), files, patience=PATIENCE)
     serve(app, "127.0.0.1", 0, ready=lambda port: print(port, flush=True), patience=PATIENCE)  # noqa: T201 - read by the fixture

@@ -253,6 +253,8 @@ def test_an_empty_folder_is_told_so() -> None:
     [
         (["en", "ru"], "ru", "ru"),
         (["en", "pt"], "pt-BR", "pt"),
+        (["en", "pt-BR"], "pt", "pt-BR"),
+        (["en", "pt-BR", "pt"], "pt-PT", "pt"),
         (["en", "ru"], "de", "en"),
         (["en", "ru"], "", "en"),
         (["de", "ru"], "fr", "de"),
@@ -264,6 +266,25 @@ def test_a_reader_gets_the_nearest_language(files: list[str], reader: str, chose
     marked = GOOD.replace("sender: Example", "default: true\nsender: Example")
     texts = {f"{name.partition(':')[0]}.md": marked if ":" in name else GOOD for name in files}
     assert parse("rain", texts).language_for(reader) == chosen
+
+
+@pytest.mark.parametrize(
+    ("files", "order", "chosen"),
+    [
+        (["de", "en", "ru"], ["ru", "en"], "ru"),
+        (["de", "en"], ["ru", "de"], "de"),
+        (["de", "en-GB"], ["ru", "en"], "en-GB"),
+        (["de", "en"], ["ru"], "de"),
+        (["de", "en:default"], ["de"], "en"),
+    ],
+)
+def test_the_charity_says_what_stands_in_for_a_language(
+    files: list[str], order: list[str], chosen: str
+) -> None:
+    """Readers of a language that is not there get the first of the charity's order, unless a file says it."""
+    marked = GOOD.replace("sender: Example", "default: true\nsender: Example")
+    texts = {f"{name.partition(':')[0]}.md": marked if ":" in name else GOOD for name in files}
+    assert parse("rain", texts, order).language_for("fr") == chosen
 
 
 def test_two_defaults_are_refused() -> None:

@@ -17,11 +17,11 @@ from worker.pages import NAMES, Pages
 
 FILES: Mapping[str, str] = {
     path.name: path.read_text("utf-8")
-    for path in (Path(__file__).parents[2] / "templates" / "web").iterdir()
-    if path.is_file()
+    for folder in ("web", "locale")
+    for path in (Path(__file__).parents[2] / "templates" / folder).iterdir()
 }
 PAGES = Pages(FILES)
-LANGUAGES = sorted(name.removesuffix(".toml") for name in FILES if name.endswith(".toml"))
+LANGUAGES = sorted(name.removesuffix(".po") for name in FILES if name.endswith(".po"))
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ def test_every_page_is_sound(name: str, language: str, about: About) -> None:
     outline = Outline(page)
     assert page.startswith("<!DOCTYPE html>")
     assert ("html", "lang", language) in outline.attributes
-    assert ("html", "dir", "ltr") in outline.attributes
+    assert ("html", "dir", "rtl" if language == "ar" else "ltr") in outline.attributes
     assert ("meta", "charset", "utf-8") in outline.attributes
     assert [outline.tags.count(tag) for tag in ("title", "main", "h1")] == [1, 1, 1]
-    assert "$" not in outline.text
+    assert "%" not in outline.text
     assert "{" not in outline.text
 
 
@@ -181,17 +181,23 @@ def test_the_language_of_a_page(language: str, accepted: list[str], expected: st
 
 
 def test_a_new_language_is_a_new_file() -> None:
-    """Adding a file of words adds a language, with its direction."""
-    arabic = FILES["en.toml"].replace('direction = "ltr"', 'direction = "rtl"')
-    page = Pages({**FILES, "ar.toml": arabic}).render("done", None, ["ar-EG"])
-    assert '<html lang="ar" dir="rtl">' in page
+    """Adding a catalogue adds a language, with its direction."""
+    page = Pages({**FILES, "he.po": FILES["en.po"]}).render("done", None, ["he-IL"])
+    assert '<html lang="he" dir="rtl">' in page
+
+
+def test_the_charitys_order_comes_before_english() -> None:
+    """Who asks for no language that there is gets the first of the charity's own order."""
+    pages = Pages(FILES, ["cy", "fr"])
+    assert '<html lang="fr"' in pages.render("lost", None, ["xx"])
+    assert '<html lang="de"' in pages.render("lost", None, ["de"])
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
         ({"style.css": None}, "style.css is missing"),
-        ({"en.toml": None}, "en.toml is missing"),
+        ({"en.po": None}, "en.po is missing"),
         ({"ask.html": None}, "ask.html"),
         ({"base.html": None}, "base.html"),
         ({"ask.html": "{% if %}"}, "do not render"),
@@ -200,11 +206,12 @@ def test_a_new_language_is_a_new_file() -> None:
         ({"ask.html": "{{ say('about_list') }}"}, "sender"),
         ({"ask.html": "{{ say.__globals__ }}"}, "do not render"),
         ({"style.css": "a{}</style><script>"}, "style.css"),
-        ({"ru.toml": "direction = "}, "ru.toml is not valid TOML"),
-        ({"en.toml": "direction = "}, "en.toml is not valid TOML"),
-        ({"ru.toml": 'direction = "ltr"'}, "ru.toml lacks"),
-        ({"en.toml": FILES["en.toml"].replace('"ltr"', "7")}, "en.toml needs a text for: direction"),
-        ({"ru.toml": FILES["ru.toml"].replace("$sender", "$")}, "do not render"),
+        ({"ru.po": "nonsense"}, "ru.po is no gettext catalogue"),
+        ({"ru.po": ""}, "ru.po lacks"),
+        (
+            {"ru.po": FILES["ru.po"].replace("%(sender)s. Список", "% Список")},
+            "page.about_list must fill in what its msgid",
+        ),
     ],
 )
 def test_a_slip_in_the_files_shows_at_the_start(changed: dict[str, str | None], said: str) -> None:

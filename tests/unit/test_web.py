@@ -16,8 +16,8 @@ from worker.web import BY_PAGE, ONE_CLICK, create_app
 
 FILES: Mapping[str, str] = {
     path.name: path.read_text("utf-8")
-    for path in (Path(__file__).parents[2] / "templates" / "web").iterdir()
-    if path.is_file()
+    for folder in ("web", "locale")
+    for path in (Path(__file__).parents[2] / "templates" / folder).iterdir()
 }
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=--b"

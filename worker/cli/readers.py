@@ -50,7 +50,7 @@ class Trial:
         `marks` makes the links of these mails work; by default they lead nowhere.
         """
         self.edition = edition
-        self.appeal: Appeal = parse(edition.slug, edition.appeal)
+        self.appeal: Appeal = parse(edition.slug, edition.appeal, edition.organisation.languages.split())
         self._printer = Printer(edition, marks or Keyring.generate(secrets.token_bytes).marks(), "c0")
 
     @cached_property

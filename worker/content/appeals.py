@@ -5,7 +5,7 @@ Refuses: half an appeal, files that are not a language's, and to read a file its
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -32,11 +32,8 @@ class Appeal:
     default_language: str
 
     def language_for(self, language: str) -> str:
-        """Choose among the appeal's languages: the reader's, that without its region, or the default."""
-        if language in self.languages:
-            return language
-        general = language.partition("-")[0]
-        return general if general in self.languages else self.default_language
+        """Choose among the appeal's languages: the reader's, that of no or another region, or the default."""
+        return nearest(language, self.languages) or self.default_language
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -72,8 +69,21 @@ class AppealErrors(WrongUse):
         )
 
 
-def parse(slug: str, files: Mapping[str, str]) -> Appeal:
+def nearest(language: str, having: Iterable[str]) -> str:
+    """Return which of some languages serves a reader: theirs, that of no or another region; "" for none."""
+    general = language.partition("-")[0]
+    near = [one for one in having if one.partition("-")[0] == general]
+    return next((one for one in (language, general, *near) if one in near), "")
+
+
+def parse(slug: str, files: Mapping[str, str], order: Sequence[str] = ("en",)) -> Appeal:
     """Read an appeal from the texts of its files by name.
+
+    Args:
+        slug: the name of its folder.
+        files: the texts.
+        order: for readers of languages that it lacks: the first of these that it has, unless a file says that
+            it is the default; then the first there is.
 
     Raises:
         AppealErrors: with everything that is wrong in any of them.
@@ -96,8 +106,8 @@ def parse(slug: str, files: Mapping[str, str]) -> Appeal:
         note(f"{language}.md", 1, f"{marked[0]}.md is the default already")
     if findings:
         raise AppealErrors(slug, findings)
-    english = ["en"] if "en" in read else []
-    return Appeal(slug, MappingProxyType(read), [*marked, *english, *read][0])
+    preferred = [found for language in order if (found := nearest(language, read))]
+    return Appeal(slug, MappingProxyType(read), [*marked, *preferred, *read][0])
 
 
 def _note(findings: list[Finding], name: str, line: int, message: str) -> None:

@@ -58,7 +58,8 @@ class Edition:
 
     def renderer(self) -> Renderer:
         """Parse the appeal and put it into the look; AppealErrors lists what is wrong in it."""
-        return Renderer(parse(self.slug, self.appeal), Look(self.look), self.organisation)
+        appeal = parse(self.slug, self.appeal, self.organisation.languages.split())
+        return Renderer(appeal, Look(self.look), self.organisation)
 
 
 class Printer:

@@ -1,4 +1,4 @@
-"""The look: the templates, style sheets, tokens and words that turn an appeal into a mail's two parts.
+"""The look: the templates, style sheets and tokens that turn an appeal into a mail's two parts.
 
 Its files are the operator's own (`templates/look/`), rendered once per language and form. Refuses: files it
 cannot read, and anything about a single person.
@@ -16,24 +16,25 @@ from jinja2 import (
     StrictUndefined,
     TemplateError,
     TemplateSyntaxError,
+    pass_context,
     select_autoescape,
 )
+from jinja2.runtime import Context
 
+from worker.content import locales
 from worker.content.plaintext import WIDTH, wrap
+from worker.content.words import Catalogues, Words, direction
 from worker.errors import WrongUse
 
 #: What every look has.
-NEEDED: Final = ("layout.html", "layout.txt", "look.toml", "words.toml")
-_WORDS_OF_LAST_RESORT: Final = "en"
-#: Languages written from right to left.
-_RIGHT_TO_LEFT: Final = frozenset({"ar", "ckb", "dv", "fa", "he", "ks", "ps", "sd", "ug", "ur", "yi"})
+NEEDED: Final = ("layout.html", "layout.txt", "look.toml")
 
 
 @dataclass(frozen=True)
 class Look:
-    """The texts of a look's files, by name."""
+    """The texts of a look's files and of the catalogues of words, by name."""
 
-    #: `layout.html`, `layout.txt`, `look.toml`, `words.toml`, and whatever the layouts include
+    #: `layout.html`, `layout.txt`, `look.toml`, whatever the layouts include, `en.po` and the other languages
     files: Mapping[str, str]
 
 
@@ -47,18 +48,6 @@ class LookError(WrongUse):
         )
 
 
-class _Words(dict[str, str]):
-    """What the look says in one language; a word that it lacks is a fault of the look."""
-
-    def __missing__(self, key: str) -> str:
-        raise LookError(f"words.toml: [{_WORDS_OF_LAST_RESORT}] has no {key}")
-
-
-def direction(language: str) -> str:
-    """Return the writing direction of a language, as HTML's dir has it."""
-    return "rtl" if language.partition("-")[0] in _RIGHT_TO_LEFT else "ltr"
-
-
 class Press:
     """A look made ready to render both layouts with any number of contexts."""
 
@@ -69,9 +58,7 @@ class Press:
                 raise LookError(f"the look has no {name}")
         self._look = look
         self._tokens = _toml(look, "look.toml")
-        self._words = _toml(look, "words.toml")
-        if _WORDS_OF_LAST_RESORT not in self._words:
-            raise LookError(f"words.toml has no [{_WORDS_OF_LAST_RESORT}]")
+        self._catalogues = Catalogues(look.files)
         self._environment = Environment(
             loader=DictLoader(dict(look.files)),
             autoescape=select_autoescape(["html"], default=False),
@@ -79,17 +66,15 @@ class Press:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters["wrap"] = partial(wrap, width=WIDTH)
+        self._environment.filters.update(wrap=partial(wrap, width=WIDTH), date=_date, number=_number)
 
     def texts(self) -> tuple[str, ...]:
         """Return every text of the look."""
         return tuple(self._look.files.values())
 
-    def words(self, language: str) -> tuple[str, Mapping[str, str]]:
-        """Return what the look says in a language, and in which it does: that, or English."""
-        general = language.partition("-")[0]
-        found = next((one for one in (language, general) if one in self._words), _WORDS_OF_LAST_RESORT)
-        return found, _Words({**self._words[_WORDS_OF_LAST_RESORT], **self._words[found]})
+    def words(self, language: str) -> Words:
+        """Return what mails say in a language; CatalogueError where there is no catalogue for it."""
+        return self._catalogues.words(language).under("mail")
 
     def render(self, name: str, language: str, context: Mapping[str, object]) -> str:
         """Render one layout; LookError names the file and line that fails."""
@@ -104,6 +89,18 @@ class Press:
             raise LookError(f"{error.name or name}:{error.lineno}: {error.message}") from error
         except TemplateError as error:
             raise LookError(f"{name}: {error}") from error
+
+
+@pass_context
+def _date(context: Context, value: object, form: str = "long") -> str:
+    """Write a day in the language of the mail."""
+    return locales.date(value, context["language"], form)
+
+
+@pass_context
+def _number(context: Context, value: object) -> str:
+    """Write a number in the language of the mail."""
+    return locales.number(value, context["language"])
 
 
 def _toml(look: Look, name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from jinja2 import TemplateError
 from worker.content import expressions
 from worker.content.appeals import Appeal
 from worker.content.look import Look, Press
+from worker.content.sandbox import LANGUAGE
 from worker.content.sheets import Organisation, Sheet, lay_out
 from worker.content.weaving import HtmlWeaver, LineWeaver, TextWeaver
 from worker.errors import Refused
@@ -76,9 +77,17 @@ class Renderer:
     """One appeal in one look, for any number of people. Forms are made when first asked for, then kept."""
 
     def __init__(self, appeal: Appeal, look: Look, organisation: Organisation) -> None:
-        """Take the appeal, the look (LookError if it is not whole) and who asks."""
+        """Take the appeal, the look and who asks.
+
+        Raises:
+            LookError: the look is not whole.
+            CatalogueError: the look has no words for one of the appeal's languages.
+        """
         self._appeal = appeal
         self._press = Press(look)
+        # All now: a language without words is to be told before anybody is written to.
+        for language in appeal.languages:
+            self._press.words(language)
         self._organisation = organisation
         self._forms: dict[tuple[str, bool], _Form] = {}
 
@@ -100,7 +109,8 @@ class Renderer:
             MissingField: the appeal uses a field that this person lacks, without a fallback.
             UnfillableError: the appeal does something with a field that this person's value does not allow.
         """
-        form, present = self._form(language, discreet), _present(values)
+        form = self._form(language, discreet)
+        present = _present(values, form.language)
         try:
             return Content(
                 language=form.language,
@@ -114,7 +124,8 @@ class Renderer:
 
     def render_plain(self, language: str, discreet: bool, values: Mapping[str, str]) -> PlainContent:  # noqa: FBT001 - a fact about the person
         """Return the same unencoded, and by the slow road: Jinja, then premailer."""
-        form, present = self._form(language, discreet), _present(values)
+        form = self._form(language, discreet)
+        present = _present(values, form.language)
         try:
             return PlainContent(
                 language=form.language,
@@ -148,6 +159,8 @@ class _Form:
         self.text = TextWeaver(sheet.text)
 
 
-def _present(values: Mapping[str, str]) -> dict[str, object]:
-    """Leave out empty values, so that `default("friend")` stands in for them too."""
-    return {name: value for name, value in values.items() if value}
+def _present(values: Mapping[str, str], language: str) -> dict[str, object]:
+    """Leave out empty values, so that `default("friend")` stands in for them too; add the language."""
+    present: dict[str, object] = {name: value for name, value in values.items() if value}
+    present[LANGUAGE] = language
+    return present

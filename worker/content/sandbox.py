@@ -10,13 +10,24 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from jinja2 import Environment, StrictUndefined, Template, TemplateSyntaxError, UndefinedError, nodes
+from jinja2 import (
+    Environment,
+    StrictUndefined,
+    Template,
+    TemplateSyntaxError,
+    UndefinedError,
+    nodes,
+    pass_context,
+)
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
+from worker.content import locales
 from worker.errors import Refused, WrongUse
 
 __all__ = [
+    "LANGUAGE",
     "Kind",
     "MissingField",
     "TemplateFault",
@@ -30,6 +41,8 @@ __all__ = [
 
 Kind: TypeAlias = Literal["html", "text"]
 
+#: The name of the reader's language among a template's values; no template can write it.
+LANGUAGE: Final = "the language"
 #: C0 but for tab and LF, DEL, lone surrogates (UTF-8 cannot write them), and what else XML cannot hold.
 _FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 #: The longest `range` a template may ask for.
@@ -99,9 +112,22 @@ def environment(kind: Kind) -> Environment:
         autoescape=kind == "html", undefined=_Missing, finalize=as_shown, keep_trailing_newline=True
     )
     made.globals["range"] = _range
+    made.filters["date"], made.filters["number"] = _date, _number
     # Both answer anew each time, and a retried mail has to be the same mail.
     del made.globals["lipsum"], made.filters["random"]
     return made
+
+
+@pass_context
+def _date(context: Context, value: object, form: str = "long") -> str:
+    """Write a day in the reader's language: `{{ "2026-11-30" | date }}`."""
+    return locales.date(value, context.get(LANGUAGE, ""), form)
+
+
+@pass_context
+def _number(context: Context, value: object) -> str:
+    """Write a number in the reader's language: `{{ 1200 | number }}`."""
+    return locales.number(value, context.get(LANGUAGE, ""))
 
 
 def _range(*bounds: int) -> range:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from worker.content import links
 from worker.content.expressions import RESERVED, Holes
-from worker.content.look import Press, direction
+from worker.content.look import Press
 from worker.content.markdown import Document
 from worker.content.networks import NETWORKS
 from worker.content.plaintext import WIDTH
@@ -21,7 +21,7 @@ from worker.content.versions import Action, Version
 
 @dataclass(frozen=True, slots=True)
 class Organisation:
-    """Who asks, as the footer tells it. Each is plain text; all but the name may be ""."""
+    """Who asks, as the footer tells it. Each text is plain; all but the name may be ""."""
 
     #: its name
     name: str
@@ -33,6 +33,8 @@ class Organisation:
     website: str
     #: its privacy notice
     privacy_url: str
+    #: for readers whose language an appeal lacks: the first of these that it has, with spaces between
+    languages: str = "en"
 
     def texts(self) -> tuple[str, ...]:
         """Return every text."""
@@ -84,7 +86,7 @@ class _Draft:
     def __init__(self, press: Press, organisation: Organisation, language: str, version: Version) -> None:
         self._press, self._organisation = press, organisation
         self._language, self._version = language, version
-        self._words_language, self._words = press.words(language)
+        self._words = press.words(language)
         self._holes = Holes([*version.texts(), *organisation.texts(), *press.texts()])
 
     def sheet(self, *, discreet: bool) -> Sheet:
@@ -140,14 +142,12 @@ class _Draft:
             "reason": hide(version.reason) or self._default_reason(),
             "organisation": self._organisation,
             "words": words,
-            "words_language": self._words_language,
-            "words_dir": direction(self._words_language),
             "mail": {name: hide(f"{{{{ {name} }}}}") for name in RESERVED},
             "later": hide,
         }
 
     def _default_reason(self) -> str:
-        return self._words["reason"].replace("%(organisation)s", self._organisation.name)
+        return self._words["reason"] % {"organisation": self._organisation.name}
 
     def _body(self, links_put: Mapping[str, str]) -> Document:
         hide = self._holes.hide

@@ -1,0 +1,83 @@
+"""Dates and numbers as they are written in the reader's language, from Unicode's own tables (CLDR, by Babel).
+
+Refuses: to guess. What is no date or number comes out as it went in, because a list's column holds "about
+forty" as well as 40; and a number long enough to cost memory is none.
+"""
+
+import datetime as dt
+import re
+from decimal import Decimal
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+
+from jinja2.exceptions import FilterArgumentError
+
+if TYPE_CHECKING:
+    from babel import Locale
+
+_Form: TypeAlias = Literal["full", "long", "medium", "short"]
+#: Ways to write a date, from "Monday, 30 November 2026" to "30/11/2026".
+FORMS: Final = ("full", "long", "medium", "short")
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_NUMBER: Final = re.compile(r"-?\d{1,15}(?:\.\d{1,6})?", re.ASCII)
+#: English of no region is the world's: CLDR takes it for American, and 11/30 is no day to most readers.
+_REGIONS: Final = MappingProxyType({"en": "en-001"})
+#: Values remembered: an appeal's own are asked for again in every mail.
+_KEPT: Final = 1024
+
+
+def date(value: object, language: str, form: str = "long") -> str:
+    """Write a day, given as in 2026-11-30, in a language; anything else stays as it is.
+
+    Raises:
+        FilterArgumentError: there is no such form.
+    """
+    if form not in FORMS:
+        raise FilterArgumentError(f"date knows the forms {', '.join(FORMS)}, not {form}")
+    return _date(str(value), language, form)
+
+
+def number(value: object, language: str) -> str:
+    """Write a number, given as in 1234.5, in a language; anything else stays as it is."""
+    return _number(str(value), language)
+
+
+@lru_cache(maxsize=_KEPT)
+def _date(text: str, language: str, form: str) -> str:
+    from babel.dates import format_date  # noqa: PLC0415 - only who writes a date pays for Babel
+
+    locale = _locale(language)
+    if locale is None or not _DATE.fullmatch(text):
+        return text
+    try:
+        day = dt.date.fromisoformat(text)
+    except ValueError:
+        return text
+    return format_date(day, cast("_Form", form), locale)
+
+
+@lru_cache(maxsize=_KEPT)
+def _number(text: str, language: str) -> str:
+    from babel.numbers import format_decimal  # noqa: PLC0415 - only who writes a number pays for Babel
+
+    locale = _locale(language)
+    if locale is None or not _NUMBER.fullmatch(text):
+        return text
+    # As many places as were written: 12.50 is an amount, and 12.5 would look wrong.
+    places = len(text.partition(".")[2])
+    whole = locale.decimal_formats[None].pattern.partition(".")[0]
+    return format_decimal(Decimal(text), f"{whole}.{'0' * places}" if places else whole, locale)
+
+
+@lru_cache(maxsize=64)
+def _locale(language: str) -> "Locale | None":
+    """Return what CLDR knows of a language; None for one that it does not."""
+    from babel import Locale, UnknownLocaleError  # noqa: PLC0415 - as above
+
+    for tag in (_REGIONS.get(language, language), language.partition("-")[0]):
+        try:
+            return Locale.parse(tag, sep="-")
+        except (UnknownLocaleError, ValueError):
+            continue
+    return None
