@@ -93,11 +93,13 @@ class OptOuts:
             if key is None:
                 return False
             now = self._clock()
-            add_within(connection, [Suppression(key, EVERYTHING, "opt-out", how, now)])
+            # The delivery first, then the person, as does who reads a complaint; the other way round, each
+            # would wait for the other (PostgreSQL).
             fact = insert_new(facts, connection).values(
                 delivery_id=delivery_id, kind="opted out", at=now, source=how
             )
             connection.execute(fact.on_conflict_do_nothing())
+            add_within(connection, [Suppression(key, EVERYTHING, "opt-out", how, now)])
         log.info("opted_out", delivery=delivery_id, how=how)
         return True
 

@@ -194,7 +194,7 @@ def _refused(connection: sa.Connection, campaign_id: int) -> Sequence[_Dead]:
         ),
         ~noted,
     )
-    dead = [_Dead(*row) for row in connection.execute(query)]
+    dead = [_Dead(*row) for row in sorted(connection.execute(query))]  # in one order, whoever writes
     counts = Counter(one.provider for one in dead)
     suspects = [provider for provider, count in counts.items() if count >= _IMPLAUSIBLE]
     taken = _taken(connection, campaign_id, suspects)

@@ -73,7 +73,8 @@ class People:
         digests = [hashlib.sha256("\0".join(text).encode()).digest() for text in texts]
         rows = [
             {"digest": digest, "basis": basis, "source": source, "wording": wording}
-            for digest, (basis, source, wording) in zip(digests, texts, strict=True)
+            # In one order, whoever writes: two imports would else wait for each other (PostgreSQL).
+            for digest, (basis, source, wording) in sorted(zip(digests, texts, strict=True))
         ]
         with self._database.write() as connection:
             statement = insert_new(consents, connection)

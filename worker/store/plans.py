@@ -16,6 +16,7 @@ from worker.store.audience import Kind, Rule, chosen, kinds, last_of_slice
 from worker.store.counters import allocate
 from worker.store.database import Database
 from worker.store.schema import batch_is_open, batches, campaigns, deliveries, people
+from worker.store.suppressions import heed
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +243,8 @@ class Plans:
         return made.batches
 
     def kinds(self, rule: Rule) -> Sequence[Kind]:
-        """Count everybody on the lists by shape and reason. Writes nothing."""
+        """Count everybody on the lists by shape and reason."""
+        heed(self._database)
         with self._database.read() as connection:
             return kinds(connection, rule)
 

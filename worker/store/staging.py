@@ -18,15 +18,12 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.schema import CreateTable
 
-from worker.store.counters import allocate
 from worker.store.database import Database, translated
-from worker.store.schema import consents, lists, memberships, people, staged, suppressions
-from worker.store.suppressions import among, heed, insert_new, suppressed
+from worker.store.schema import consents, lists, memberships, people, staged
+from worker.store.suppressions import among, insert_new, only_writer, suppressed
 
 #: Pages of it that SQLite keeps in memory, in KiB; its index takes 30 MB for a million people.
 _CACHE_KIB = 48_000
-#: Longer than a last transaction takes (seconds).
-_LATELY = 3600.0
 #: Records mended at once.
 _MENDED = 1_000
 
@@ -139,14 +136,17 @@ class Staging:
         self._connection.execution_options(tocsin_writes=True)
         with self._transaction() as connection:
             # One import at a time gets further, so that nobody's record changes between look and write.
-            allocate(connection, "import", 1)
+            only_writer(connection, wait=True)
             list_id = _list(connection, slug, title, now)
             _mend(connection, mend)
             new = _write_people(connection, now)
             before = _members(connection, list_id)
             _write_memberships(connection, list_id, now)
             joined = _members(connection, list_id) - before
-        self._settle(new, now)
+        if new and not self._database.is_sqlite:
+            # A store that has just grown: for a minute PostgreSQL would plan for an empty one.
+            with self._transaction() as connection:
+                connection.exec_driver_sql("ANALYZE people, memberships")
         self.close()
         return new, joined
 
@@ -171,16 +171,6 @@ class Staging:
             driver.execute(statement.replace("staged", "aside.staged", 1))
         finally:
             Path(name).unlink()
-
-    def _settle(self, new: int, now: float) -> None:
-        """Do what has to wait for the others to see our rows."""
-        with self._transaction() as connection:
-            # Whoever said no in the meantime could not mark what we had in hand.
-            lately = sa.select(suppressions.c.address_key).where(suppressions.c.created_at >= now - _LATELY)
-            heed(connection, people.c.address_key.in_(lately))
-            if new and not self._database.is_sqlite:
-                # A store that has just grown: for a minute PostgreSQL would plan for an empty one.
-                connection.exec_driver_sql("ANALYZE people, memberships")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
@@ -283,13 +273,14 @@ def _write_memberships(connection: sa.Connection, list_id: int, now: float) -> N
     differs = (ours.consent_id != memberships.c.consent_id) | ours.consented_at.is_distinct_from(
         memberships.c.consented_at
     )
+    better = _says(ours.consent_id) & ours.consented_at.is_not(None) | ~_says(memberships.c.consent_id)
     connection.execute(
         member.on_conflict_do_update(
             index_elements=["list_id", "person_id"],
             set_={name: ours[name] for name in ("consent_id", "consented_at", "consented")},
-            # A file that says nothing of consent takes none away; and what stays as it is is not written.
-            where=differs
-            & (_says(ours.consent_id) & ours.consented_at.is_not(None) | ~_says(memberships.c.consent_id)),
+            # A file that says nothing of consent, or half of it, takes none away; and what stays as it is is
+            # not written.
+            where=differs & ((ours.consented == 1) | (memberships.c.consented == 0) & better),
         )
     )
 

@@ -2,23 +2,37 @@
 
 Owns the suppressions table, and the mark on memberships by which a plan counts them. Refuses: lifting
 anything by itself (an import never does), and addresses: callers hash them first.
+
+The mark is set later than the suppression, and only ever by one at a time (`only_writer`): whoever says no
+writes that down, notes that their memberships are to be looked at, and never waits for an import that is
+just writing those. `heed` does the looking when no import is at its last step. So each suppression was either
+seen by the import, or is looked at when what the import wrote can be seen.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from worker.store.database import Database
-from worker.store.schema import memberships, people, suppressions
+from worker.store.schema import AddressKey, Id, memberships, metadata, people, suppressions
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
 
 EVERYTHING = "all"
-#: Entries whose memberships are marked at once.
+#: Addresses whose suppressions have changed since their memberships were last looked at.
+unheeded = sa.Table(
+    "unheeded",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("address_key", AddressKey, nullable=False),
+)
+#: Addresses looked at in one transaction; a statement takes so many values and no more.
 _HEEDED = 1_000
+#: PostgreSQL's number for the right to write memberships.
+_MEMBERSHIPS = 0x_746F_6373_696E
 
 
 def list_scope(list_id: int) -> str:
@@ -79,37 +93,56 @@ def add_within(connection: sa.Connection, entries: Sequence[Suppression]) -> int
     """
     if not entries:
         return 0
+    # In one order, whoever writes: two who bring the same people would else wait for each other (PostgreSQL).
+    rows = [asdict(one) for one in sorted(entries, key=lambda one: (one.address_key, one.scope))]
     statement = insert_new(suppressions, connection).on_conflict_do_nothing()
-    rows = [
-        {
-            "address_key": one.address_key,
-            "scope": one.scope,
-            "reason": one.reason,
-            "source": one.source,
-            "created_at": one.created_at,
-        }
-        for one in entries
-    ]
     new = connection.execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount
-    for start in range(0, len(entries), _HEEDED):  # a statement takes so many values and no more
-        some = {one.address_key for one in entries[start : start + _HEEDED]}
-        heed(connection, people.c.address_key.in_(some))
+    connection.execute(sa.insert(unheeded), [{"address_key": one["address_key"]} for one in rows])
     return new
 
 
-def heed(connection: sa.Connection, whose: sa.ColumnElement[bool]) -> None:
-    """Mark the memberships of these people that a suppression stands against, for plans to count.
+def only_writer(connection: sa.Connection, *, wait: bool) -> bool:
+    """Be the only one who writes memberships until the transaction ends; False if somebody else is."""
+    if connection.dialect.name == "sqlite":
+        return True  # who writes at all is alone
+    if not wait:
+        free = sa.select(sa.func.pg_try_advisory_xact_lock(_MEMBERSHIPS))
+        return bool(connection.execute(free).scalar_one())
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MEMBERSHIPS)))
+    return True
 
-    A membership that an import is just writing is left to that import: nobody's "no" waits for it.
+
+def heed(database: Database) -> None:
+    """Mark the memberships of whoever said no, or took it back, for plans to count.
+
+    While an import is at its last step nothing is marked, and nothing is forgotten.
     """
-    found = (
-        sa.select(memberships.c.list_id, memberships.c.person_id)
-        .join(people, people.c.id == memberships.c.person_id)
-        .where(whose, memberships.c.refused == 0, suppressed(people.c.address_key, memberships.c.list_id))
-        .with_for_update(of=memberships, skip_locked=True)
+    while _is_news(database):
+        with database.write() as connection:
+            if not only_writer(connection, wait=False):
+                return
+            _heed_some(connection)
+
+
+def _is_news(database: Database) -> bool:
+    with database.read() as connection:  # most of the time: no write, no lock
+        return connection.execute(sa.select(unheeded.c.id).limit(1)).first() is not None
+
+
+def _heed_some(connection: sa.Connection) -> None:
+    some = connection.execute(sa.select(unheeded).order_by(unheeded.c.id).limit(_HEEDED)).all()
+    said_no = sa.case((suppressed(people.c.address_key, memberships.c.list_id), 1), else_=0)
+    connection.execute(
+        sa.update(memberships)
+        .where(
+            memberships.c.person_id == people.c.id,
+            people.c.address_key.in_({row.address_key for row in some}),
+            memberships.c.refused != said_no,
+        )
+        .values(refused=said_no)
     )
-    mine = sa.tuple_(memberships.c.list_id, memberships.c.person_id).in_(found)
-    connection.execute(sa.update(memberships).where(mine).values(refused=1))
+    # By their own ids: one with a lower id may be committed after this look.
+    connection.execute(sa.delete(unheeded).where(unheeded.c.id.in_([row.id for row in some])))
 
 
 class Suppressions:
@@ -122,19 +155,19 @@ class Suppressions:
     def add(self, entries: Sequence[Suppression]) -> int:
         """Write entries; idempotent. Returns how many were new."""
         with self._database.write() as connection:
-            return add_within(connection, entries)
+            new = add_within(connection, entries)
+        heed(self._database)
+        return new
 
     def remove(self, address_key: bytes, scope: str | None = None) -> int:
         """Lift one person's suppressions (all, or of one scope); returns how many there were."""
         condition = suppressions.c.address_key == address_key
         if scope is not None:
             condition &= suppressions.c.scope == scope
-        person = sa.select(people.c.id).where(people.c.address_key == address_key)
         with self._database.write() as connection:
             lifted = connection.execute(sa.delete(suppressions).where(condition)).rowcount
-            theirs = memberships.c.person_id.in_(person)
-            connection.execute(sa.update(memberships).where(theirs).values(refused=0))
-            heed(connection, people.c.address_key == address_key)
+            connection.execute(sa.insert(unheeded).values(address_key=address_key))
+        heed(self._database)
         return lifted
 
     def find(self, address_key: bytes) -> Sequence[Suppression]:

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import worker.store.suppressions  # noqa: F401 - brings a table of its own
 from worker.store.schema import metadata
 
 context.configure(

@@ -103,6 +103,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("address_key", "scope", name=op.f("pk_suppressions")),
     )
     op.create_table(
+        "unheeded",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("address_key", sa.LargeBinary(length=16), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_unheeded")),
+    )
+    op.create_table(
         "batches",
         sa.Column(
             "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False
