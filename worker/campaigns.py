@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from worker.content.checks.findings import Finding
 from worker.deliveries import OPEN, State
 from worker.errors import Refused
 from worker.store.audience import Kind, Rule
@@ -53,6 +54,8 @@ class Plan:
     time_zone: str
     not_after: float | None
     counts: Mapping[str, int]  #: people by reason; "" = would be written to
+    findings: Sequence[Finding] = ()  #: what was found in its mails; errors among them are waived
+    waived: tuple[str, ...] = ()  #: the names of these errors, frozen with the content
 
     @property
     def recipients(self) -> int:

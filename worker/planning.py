@@ -6,13 +6,14 @@ lists could not be sent, and a time that cannot be.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from worker import calendar
+from worker import calendar, preflight
 from worker.campaigns import Campaigns, Plan, by_reason
 from worker.content.editions import Edition, Printer
 from worker.content.weaving import MissingField
 from worker.errors import Refused, WrongUse
+from worker.readers import Trial
 from worker.sealing import Keyring, Person
 from worker.store.audience import Kind, Rule
 from worker.store.people import People
@@ -33,6 +34,7 @@ class Order:
     time_zone: str = "UTC"
     not_after: str | None = None  #: local time; None = the default number of hours after the start
     limit: int | None = None
+    waive: Sequence[str] = ()  #: names of errors to send it in spite of
 
 
 class Planner:
@@ -58,22 +60,39 @@ class Planner:
 
     def plan(self, order: Order) -> Plan:
         """Check and count; AppealErrors, WrongUse or Refused say what stands in the way."""
+        waivers = preflight.waivers(order.waive)
         edition = self._edition(order.appeal)
         rule = Rule(tuple(each.id for each in self._people.find_lists(order.lists)), order.limit)
         now = self._clock()
         start = calendar.moment(order.at, order.time_zone, now) if order.at else now
         end = self._end(order, start)
         kinds = self._campaigns.kinds(rule)
-        trial = self._try(edition, [kind for kind in kinds if not kind.reason])
+        tried = self._try(edition, [kind for kind in kinds if not kind.reason])
+        if tried.lacking:
+            told = ", ".join(f"{name} ({count} of them)" for name, count in tried.lacking.items())
+            raise Refused(
+                f"some people on these lists lack what the appeal asks for: {told}",
+                remedy=preflight.LACKING.mend,
+            )
+        findings = preflight.examine(Trial(edition))
+        waived = preflight.require(findings, waivers, order.appeal)
         return Plan(
             appeal=order.appeal,
-            edition=edition.to_json(),
+            edition=replace(edition, waived=waived).to_json(),
             rule=rule,
             start_at=start,
             time_zone=order.time_zone,
             not_after=end,
-            counts=_less(by_reason(kinds), trial.no_form),
+            counts=_less(by_reason(kinds), tried.no_form),
+            findings=findings,
+            waived=waived,
         )
+
+    def lacking(self, appeal: str, lists: Sequence[str]) -> Mapping[str, int]:
+        """Return how many people on these lists lack each field that the appeal gives no fallback for."""
+        rule = Rule(tuple(each.id for each in self._people.find_lists(lists)))
+        kinds = [kind for kind in self._campaigns.kinds(rule) if not kind.reason]
+        return self._try(self._edition(appeal), kinds).lacking
 
     def _end(self, order: Order, start: float) -> float:
         if order.not_after is None:
@@ -83,8 +102,8 @@ class Planner:
             raise WrongUse("--not-after is not after the start", remedy="Give a later time.")
         return end
 
-    def _try(self, edition: Edition, kinds: Sequence[Kind]) -> "Trial":
-        """Make one mail for each kind of recipient; refuse if any of them cannot be made."""
+    def _try(self, edition: Edition, kinds: Sequence[Kind]) -> "Tried":
+        """Make one mail for each kind of recipient."""
         printer = Printer(edition, self._keyring.marks(), "c0")
         counts = Counter[int]()
         for kind in kinds:
@@ -93,25 +112,18 @@ class Planner:
             (Person.from_bytes(self._keyring.open(number, sealed)), counts[number])
             for number, sealed in self._campaigns.records(list(counts))
         )
-        trial = try_out(printer, people)
-        if trial.lacking:
-            told = ", ".join(f"{name} ({count} of them)" for name, count in trial.lacking.items())
-            raise Refused(
-                f"some people on these lists lack what the appeal asks for: {told}",
-                remedy='Give a fallback, as in {{ first_name | default("friend") }}.',
-            )
-        return trial
+        return try_out(printer, people)
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Tried:
     """What came of making a mail for each kind of recipient."""
 
     lacking: Mapping[str, int]  #: people who lack a field that the appeal uses without a fallback, by field
     no_form: int  #: people who may only get the discreet form, where there is none
 
 
-def try_out(printer: Printer, people: Iterable[tuple[Person, int]]) -> Trial:
+def try_out(printer: Printer, people: Iterable[tuple[Person, int]]) -> Tried:
     """Try one mail for each kind of person: which of the fields asked for they have, language, form.
 
     Args:
@@ -132,7 +144,7 @@ def try_out(printer: Printer, people: Iterable[tuple[Person, int]]) -> Trial:
         except MissingField as error:
             lacking[error.field] += count
         no_form += 0 if printer.fits(person) else count
-    return Trial(dict(lacking), no_form)
+    return Tried(dict(lacking), no_form)
 
 
 def _less(counts: Mapping[str, int], no_form: int) -> Mapping[str, int]:

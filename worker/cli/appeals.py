@@ -5,10 +5,8 @@ Refuses: real people; every mail here is made for an invented reader (`readers`)
 
 import email
 import email.policy
-import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,13 +14,12 @@ from typing import Annotated, Any
 import typer
 
 from worker import gallery, workspace
-from worker.cli import grammar, session, terminal
-from worker.cli.readers import Trial
+from worker.cli import checking, grammar, session, terminal
 from worker.content import appeals as contents
-from worker.content.appeals import AppealErrors, Finding
+from worker.content.appeals import AppealErrors
 from worker.content.editions import Edition
-from worker.errors import WrongUse
 from worker.post.parcels import Parcel
+from worker.readers import Trial
 from worker.settings import Settings
 from worker.wiring import Wiring
 
@@ -88,50 +85,7 @@ def _summary(found: Settings, slug: str) -> dict[str, Any]:
     return {"appeal": slug, "languages": sorted(appeal.languages), "subject": subject, "errors": 0}
 
 
-@grammar.command(app, "check", "tocsin appeals check chechnya-report")
-def check(*, slug: grammar.Appeal, as_json: grammar.Json = False) -> int:
-    """Check an appeal whole: read it, and make every mail that it can make.
-
-    Exits 1 if anything is wrong. Each fault is one line: file:line: what is wrong. What it asks of people
-    without a fallback is told too.
-
-    JSON: {appeal, languages, needs, findings: [{file, line, message}]}.
-    """
-    trial, findings = _tried(session.settings_found(), slug)
-    if as_json:
-        told = [{"file": one.file, "line": one.line, "message": one.message} for one in findings]
-        languages = sorted(trial.appeal.languages) if trial else []
-        needs = sorted(trial.needed()) if trial and not findings else []
-        terminal.show_json({"appeal": slug, "languages": languages, "needs": needs, "findings": told})
-        return 1 if findings else 0
-    for one in findings:
-        place = f"{one.file}:{one.line}: " if one.line else ""
-        terminal.say(f"{place}{one.message}", terminal.BAD)
-    if trial is None or findings:
-        return 1
-    forms = "; ".join(map(str, trial.forms()))
-    terminal.say(f"{slug} is well: every mail was made ({forms}).", terminal.GOOD)
-    if needs := sorted(trial.needed()):
-        terminal.warn(
-            f"It has no fallback for: {', '.join(needs)}. A list with people who lack one is refused."
-        )
-    return 0
-
-
-def _tried(found: Settings, slug: str) -> tuple[Trial | None, Sequence[Finding]]:
-    """Make every mail; return the trial (None: it could not even be read) and what is wrong."""
-    folder = found.templates / "appeals" / slug
-    wiring = Wiring(found, session.Bell(found))
-    try:
-        trial = Trial(wiring.edition(slug))
-        for form in trial.forms():
-            trial.parcel(form)
-            trial.parcel(form, dict.fromkeys(trial.needed(), "x"))
-    except AppealErrors as error:
-        return None, [replace(one, file=_shown(folder / one.file)) for one in error.findings]
-    except WrongUse as error:
-        return None, [Finding("", 0, str(error))]
-    return trial, []
+checking.declare(app)
 
 
 @grammar.command(
@@ -182,7 +136,7 @@ def preview(*, slug: grammar.Appeal) -> None:
     page = found.state / "preview" / f"{slug}.html"
     page.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     page.write_text(gallery.page(mails, template), encoding="utf-8")
-    terminal.say(f"Open {_shown(page)}")
+    terminal.say(f"Open {checking.shown(page)}")
     if trial.edition.discreet is None:
         terminal.warn("The discreet form is not shown: there is no [discreet] table in tocsin.toml.")
 
@@ -208,9 +162,3 @@ def _write(data: bytes) -> None:
     else:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
-
-
-def _shown(path: Path) -> str:
-    """Return a path as short as it can be from here."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative

@@ -10,10 +10,10 @@ from dataclasses import replace
 from worker import addresses
 from worker.addresses import Address, AddressError
 from worker.cli import session, terminal
-from worker.cli.readers import Trial
 from worker.errors import Refused, Unavailable, WrongUse
 from worker.post.parcels import Lost, Parcel
 from worker.post.replies import Reply, scrub
+from worker.readers import Trial
 from worker.store.suppressions import EVERYTHING
 from worker.wiring import Wiring
 

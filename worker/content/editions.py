@@ -38,6 +38,7 @@ class Edition:
     organisation: Organisation
     open: Form
     discreet: Form | None  #: None: discreet people are not written to
+    waived: tuple[str, ...] = ()  #: names of the errors found in it that an operator sends it in spite of
 
     def to_json(self) -> str:
         """Return the stored form; the same edition gives the same text."""
@@ -54,6 +55,7 @@ class Edition:
             organisation=Organisation(**facts["organisation"]),
             open=_form(facts["open"]),
             discreet=_form(facts["discreet"]) if facts["discreet"] else None,
+            waived=tuple(facts.get("waived", ())),
         )
 
     def renderer(self) -> Renderer:

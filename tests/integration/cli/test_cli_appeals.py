@@ -2,6 +2,8 @@
 
 import email
 import email.policy
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,8 +59,10 @@ def test_a_good_appeal_is_said_to_be_well(workspace: Path, tocsin: Tocsin) -> No
     """Every language and form was made, and what it asks of people without a fallback is told."""
     ran = tocsin("appeals", "check", SLUG, "--json")
     assert ran.code == 0
-    assert ran.json == {"appeal": SLUG, "languages": ["en", "ru"], "needs": [], "findings": []}
-    assert "en; ru" in tocsin("appeals", "check", SLUG).out
+    told = ran.json
+    assert {one["severity"] for one in told.pop("findings")} <= {"note"}
+    assert told == {"appeal": SLUG, "languages": ["en", "ru"], "forms": ["en", "ru"], "needs": []}
+    assert f"{SLUG} is well: every mail was made (en; ru)." in tocsin("appeals", "check", SLUG).out
     with_discreet(workspace)
     assert "en, discreet" in tocsin("appeals", "check", SLUG).out
 
@@ -73,7 +77,9 @@ def test_each_fault_is_told_with_file_and_line(workspace: Path, tocsin: Tocsin) 
     assert ran.code == 1
     assert f"templates/appeals/{SLUG}/en.md:2: " in ran.out
     findings = tocsin("appeals", "check", SLUG, "--json").json["findings"]
-    assert {"file", "line", "message"} == set(findings[0])
+    assert set(findings[0]) == {"severity", "name", "what", "where", "mend", "forms", "file", "line"}
+    assert (findings[0]["name"], findings[0]["line"]) == ("appeal.source", 2)
+    assert findings[0]["file"].endswith(f"{SLUG}/en.md")
 
 
 def test_a_field_without_a_fallback_is_pointed_out(workspace: Path, tocsin: Tocsin) -> None:
@@ -83,8 +89,60 @@ def test_a_field_without_a_fallback_is_pointed_out(workspace: Path, tocsin: Tocs
     file.write_text(text + "\nGreetings to {{ town }}.\n", encoding="utf-8")
     ran = tocsin("appeals", "check", SLUG)
     assert ran.code == 0
-    assert "town" in ran.err
+    assert "fields.fallback" in ran.out
+    assert "town has no fallback" in ran.out
     assert tocsin("appeals", "check", SLUG, "--json").json["needs"] == ["town"]
+
+
+def test_people_who_lack_a_field_are_counted(people: Path, tocsin: Tocsin) -> None:
+    """With a list at hand it is known how many, and that nobody could be sent it."""
+    file = people / "templates" / "appeals" / SLUG / "en.md"
+    file.write_text(file.read_text(encoding="utf-8") + "\nGreetings to {{ shoe }}.\n", encoding="utf-8")
+    ran = tocsin("appeals", "check", SLUG, "--list", "example")
+    assert ran.code == 1
+    assert re.search(r"\d+ people on example lack shoe", ran.out)
+
+
+def test_errors_are_told_with_what_to_do_and_exit_1(workspace: Path, tocsin: Tocsin) -> None:
+    """The worst first, each under its name; what can be sent all the same is said to be so."""
+    file = workspace / "templates" / "appeals" / SLUG / "en.md"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(
+        f"{text}\nMore: [the page](https://bit.ly/3x), or [here](https://example.org/x).\n", "utf-8"
+    )
+    ran = tocsin("appeals", "check", SLUG)
+    assert ran.code == 1
+    lines = ran.out.splitlines()
+    assert lines[:3] == [
+        "error  links.shortener",
+        "  HTML (en): https://bit.ly/3x hides where it leads",
+        "  → Link to the page itself.",
+    ]
+    assert "warning  links.vague" in lines
+    assert lines[-1].startswith(f"{SLUG} cannot be sent like this.")
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_spam_filter_that_is_installed_is_asked(
+    tmp_path: Path, tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says of a mail is a finding, with the rules that cost points."""
+    program = tmp_path / "bin" / "spamassassin"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\n[ \"$1 $2\" = '-L -t' ] && grep -c '^Subject: ' > /dev/null || exit 9\n"
+        "echo 'Content analysis details:   (6.1 points, 5.0 required)'\necho\n"
+        "echo ' pts rule name              description'\n"
+        "echo ' 6.5 TOO_LOUD               BODY: It shouts'\n"
+        "echo '-0.4 LIST                   A list'\n"
+    )
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    findings = tocsin("appeals", "check", SLUG, "--json").json["findings"]
+    assert [(one["name"], one["what"]) for one in findings if one["name"].startswith("spam.")] == [
+        ("spam.high", "spamassassin gives it 6.1 points (TOO_LOUD)")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from worker.addresses import Address
 from worker.content.appeals import Appeal, parse
 from worker.content.editions import Edition, Printer
 from worker.content.expressions import RESERVED
+from worker.content.rendering import PlainContent
 from worker.content.weaving import MissingField
 from worker.errors import Refused
 from worker.feedback import TEST
@@ -89,24 +90,27 @@ class Trial:
             raise Refused("discreet mail has no names to leave under")
         return parcel
 
-    def needed(self) -> frozenset[str]:
-        """Return the fields that it asks for without a fallback: whoever lacks one cannot be sent it."""
-        lacking: set[str] = set()
-        for form in self.forms():
-            lacking |= self._needed(form)
-        return frozenset(lacking)
+    def shown(self, form: Form, fields: Mapping[str, str] | None = None) -> PlainContent:
+        """Return what a reader of a form would read, not encoded."""
+        return self._printer.shown(self.reader(form, fields), _LINK)
 
-    def _needed(self, form: Form) -> set[str]:
+    def needed(self, form: Form | None = None) -> frozenset[str]:
+        """Return the fields that a form, or any form, asks for without a fallback."""
+        if form is not None:
+            return self._needed(form)
+        return frozenset().union(*map(self._needed, self.forms()))
+
+    def _needed(self, form: Form) -> frozenset[str]:
         given: dict[str, str] = {}
         while True:
             try:
-                self._printer.shown(self.reader(form, given), _LINK)
+                self.shown(form, given)
             except MissingField as lacking:
                 if lacking.field in given:  # cannot be; but a loop without an end would be worse
                     raise
                 given[lacking.field] = _invented(lacking.field)
             else:
-                return set(given)
+                return frozenset(given)
 
 
 def _invented(field: str) -> str:
