@@ -4,7 +4,7 @@ Owns what an operator must have seen before anybody is mailed. Refuses: to start
 our own examples to real people.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,8 +12,9 @@ import typer
 
 from worker import calendar, sections
 from worker.campaigns import Plan
-from worker.cli import accounts, completion, grammar, session, statuses, terminal, trying, watching
+from worker.cli import accounts, checking, completion, grammar, session, statuses, terminal, trying, watching
 from worker.content import appeals
+from worker.content.checks.findings import Severity
 from worker.content.editions import Edition
 from worker.errors import Refused, Unavailable, WrongUse
 from worker.planning import Order
@@ -59,6 +60,7 @@ def send(  # noqa: PLR0913 - each is an option of the command
     ] = "",
     language: Annotated[str, typer.Option(metavar="CODE", help="With --test-to: in that language.")] = "",
     discreet: Annotated[bool, grammar.flag("--discreet", help="With --test-to: the neutral form.")] = False,
+    waive: checking.Waive = None,
     yes: grammar.Yes = False,
     wait: Annotated[
         bool, grammar.flag("--wait", help="Follow it to its end; exit 1 if it does not add up.")
@@ -68,16 +70,18 @@ def send(  # noqa: PLR0913 - each is an option of the command
     """Plan a campaign, show whom it reaches, and start it.
 
     Shows the subject, how many people it reaches and why others are left out, start and deadline, and asks.
-    Content, audience rule and schedule are frozen when you say yes. Without --at it starts now.
+    Content, audience rule and schedule are frozen when you say yes. Without --at it starts now. An appeal in
+    which `appeals check` finds errors is refused, unless each is waived by its name; the campaign keeps what
+    was waived.
 
     JSON: {appeal, subjects: {LANGUAGE: text}, lists, recipients, left_out: {reason: count}, start_at,
-    time_zone, not_after, digest, campaign (null in a dry run)}; with --wait also {holds}.
+    time_zone, not_after, findings, waived, digest, campaign (null in a dry run)}; with --wait also {holds}.
     """
     if test_to:
         return trying.send(appeal, test_to, language=language, discreet=discreet)
     if not lists:
         raise WrongUse("say whom to write to", remedy="Give --list SLUG; see `tocsin lists`.")
-    order = Order(appeal, lists, at or None, tz, not_after or None, limit)
+    order = Order(appeal, lists, at or None, tz, not_after or None, limit, waive or ())
     with session.opened() as tocsin:
         return _send(tocsin, order, _Manner(dry_run=dry_run, yes=yes, wait=wait, as_json=as_json))
 
@@ -106,6 +110,9 @@ def _send(tocsin: Wiring, order: Order, manner: _Manner) -> int:
         return 0
     terminal.ask(f"Send it to {terminal.people(plan.recipients)}", agreed=manner.yes)
     campaign = tocsin.campaigns.start(plan, session.operator())
+    if plan.waived:
+        waived = ", ".join(plan.waived)
+        session.note_down(tocsin.settings, "waived", campaign=campaign.name, findings=waived)
     told["campaign"] = campaign.name
     if manner.wait:
         return _see_it_through(tocsin, campaign, told, as_json=manner.as_json)
@@ -131,8 +138,18 @@ def _show(plan: Plan, order: Order) -> None:
         ("Start", calendar.show(plan.start_at, zone) if order.at else "now"),
         ("Not after", calendar.show(plan.not_after, zone) if plan.not_after else "no deadline"),
         ("Digest", plan.digest[: statuses.DIGEST]),
+        *_found(plan),
     ]
     terminal.show(terminal.facts(rows))
+
+
+def _found(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Yield what was found in the mails: what is waived, and what is only worth a look."""
+    if plan.waived:
+        yield "Waived", ", ".join(plan.waived)
+    told = [one for one in plan.findings if one.severity is not Severity.NOTE and one.name not in plan.waived]
+    for position, one in enumerate(told):
+        yield "" if position else "Warnings", f"{one.name}: {one.where}: {one.what}"
 
 
 def _subjects(plan: Plan) -> Mapping[str, str]:
@@ -156,6 +173,8 @@ def _facts(plan: Plan, order: Order) -> dict[str, object]:
         "start_at": terminal.iso(plan.start_at),
         "time_zone": plan.time_zone,
         "not_after": terminal.iso(plan.not_after),
+        "findings": [checking.fact(one) for one in plan.findings],
+        "waived": list(plan.waived),
         "digest": plan.digest,
         "campaign": None,
     }

@@ -2,6 +2,7 @@
 
 import email
 import email.policy
+import json
 import os
 import pty
 import re
@@ -29,6 +30,8 @@ KEYS = {
         "start_at",
         "time_zone",
         "not_after",
+        "findings",
+        "waived",
         "digest",
     ),
     "campaign",
@@ -211,3 +214,32 @@ def test_a_test_mail_never_goes_to_somebody_who_said_no(outbox: Path, tocsin: To
     assert ran.code == 1
     assert "said no" in ran.err
     assert list(capture.kept(outbox)) == []
+
+
+def test_an_appeal_with_errors_is_not_sent_unless_each_is_waived(people: Path, tocsin: Tocsin) -> None:
+    """By name; what was waived is shown, frozen under the digest, and noted with who did it."""
+    file = people / "templates" / "appeals" / "chechnya-report" / "en.md"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text + "\nMore: [the page](https://bit.ly/3x).\n", encoding="utf-8")
+    at = ("--at", "2030-12-01 09:00", "--yes")
+    refused = tocsin(*SEND, *at)
+    assert refused.code == 1
+    assert "links.shortener: HTML (en): https://bit.ly/3x hides where it leads" in refused.err
+    assert "--waive links.shortener" in refused.err
+    assert tocsin(*SEND, *at, "--waive", "links.empty").code == 1
+    assert tocsin(*SEND, *at, "--waive", "links.shortner").code == 2
+    assert tocsin("status", "--json").json == []
+    sent = tocsin(*SEND, *at, "--waive", "links.shortener", "--waive", "links.empty")
+    assert sent.code == 0, sent.err
+    assert re.search(r"(?m)^Waived +links\.shortener *$", sent.out)
+    log = [json.loads(line) for line in (people / "var" / "log" / "cli.log").read_text().splitlines()]
+    assert {"event": "waived", "operator": "alice", "findings": "links.shortener"}.items() <= log[-1].items()
+    assert log[-1]["campaign"] == "chechnya-report-1"
+
+
+@pytest.mark.usefixtures("people")
+def test_a_good_appeal_waives_nothing(tocsin: Tocsin) -> None:
+    """A waiver that nothing needs leaves no trace."""
+    told = tocsin(*SEND, "--dry-run", "--json", "--waive", "links.shortener").json
+    assert told["waived"] == []
+    assert {one["severity"] for one in told["findings"]} == {"note"}
