@@ -81,8 +81,8 @@ def _reason(edition: Edition, language: str, version: Version) -> str:
     """Return why the reader gets it: the version's words, or the look's."""
     if version.reason:
         return version.reason
-    _, words = Press(Look(edition.look)).words(language)
-    return words["reason"].replace("%(organisation)s", edition.organisation.name)
+    words = Press(Look(edition.look)).words(language)
+    return words["reason"] % {"organisation": edition.organisation.name}
 
 
 def unreadable(error: AppealErrors) -> Sequence[Finding]:

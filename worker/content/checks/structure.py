@@ -9,7 +9,7 @@ from typing import Final
 
 from worker.content.checks.findings import Finding, Rule, Severity
 from worker.content.checks.letters import Letter, plain
-from worker.content.look import direction
+from worker.content.words import direction
 
 __all__ = ["RULES", "active", "headings", "language", "tables", "title"]
 
