@@ -221,7 +221,7 @@ class _Desk:
         return len(links)
 
 
-async def _serve_sink(file: Path, delay: float) -> None:
+async def _serve_sink(file: Path, delay: float, address: str) -> None:
     desk = _Desk(file, delay)
     loop = asyncio.get_running_loop()
 
@@ -231,8 +231,8 @@ async def _serve_sink(file: Path, delay: float) -> None:
             await writer.drain()
         writer.close()
 
-    mail = await loop.create_server(lambda: _Talk(desk), "127.0.0.1", 0, backlog=256)
-    commands = await asyncio.start_server(control, "127.0.0.1", 0)
+    mail = await loop.create_server(lambda: _Talk(desk), address, 0, backlog=256)
+    commands = await asyncio.start_server(control, address, 0)
     ports = [server.sockets[0].getsockname()[1] for server in (mail, commands)]
     draft = file.with_suffix(".new")
     draft.write_text(json.dumps(ports), encoding="ascii")
@@ -243,20 +243,23 @@ async def _serve_sink(file: Path, delay: float) -> None:
 class Sink:
     """The mail server as the run sees it."""
 
-    def __init__(self, file: Path, delay: float) -> None:
-        """Start it."""
+    def __init__(
+        self, file: Path, delay: float, *, address: str = "127.0.0.1", within: Sequence[str] = ()
+    ) -> None:
+        """Start it at an address; `within`: the words that start a program in the network of that address."""
         self._file = file
-        argv = [sys.executable, __file__, "--sink", str(file), "--reply-delay", str(delay)]
-        self._process = processes.spawn(argv)
+        words = ["--sink", str(file), "--reply-delay", str(delay), "--address", address]
+        self._process = processes.spawn([*within, sys.executable, __file__, *words])
         note = file.with_suffix(".ports")
         assert processes.until(note.exists, seconds=_PATIENCE), "the mail server did not come up"
         self.port, control = json.loads(note.read_text(encoding="ascii"))
-        self._control = socket.create_connection(("127.0.0.1", control))
+        self._control = address, control
 
     def cut(self) -> int:
         """Cut all links; return how many there were."""
-        self._control.sendall(b"cut\n")
-        return int(self._control.makefile("rb").readline())
+        with socket.create_connection(self._control) as control:
+            control.sendall(b"cut\n")
+            return int(control.makefile("rb").readline())
 
     def taken(self) -> list[tuple[float, str]]:
         """Return when each mail was taken and for whom, in order."""
@@ -272,7 +275,6 @@ class Sink:
 
     def close(self) -> None:
         """End it."""
-        self._control.close()
         processes.kill(self._process)
 
 
@@ -355,7 +357,7 @@ class Site:
         self.logs = self.home / "var" / "log"
         self.logs.mkdir(parents=True)
         self.held = contextlib.ExitStack()
-        self.sink = Sink(folder / "taken", plan.reply_delay)
+        self.sink = self._sink(folder / "taken")
         self.held.callback(self.sink.close)
         private = database == "sqlite"  # each kind of queue with one kind of database
         port = _free_port()
@@ -372,6 +374,14 @@ class Site:
         self.parts: dict[str, Part] = {}
         self.frozen: dict[int, float] = {}
         self._redis_argv = self._redis(port, private=private)
+
+    def _sink(self, file: Path) -> Sink:
+        return Sink(file, self.plan.reply_delay)
+
+    def _within(self, name: str) -> Sequence[str]:
+        """Return the words that start a part's program where it belongs: here, as they are."""
+        del name
+        return ()
 
     def _redis(self, port: int, *, private: bool) -> Sequence[str | Path]:
         if private:
@@ -399,7 +409,7 @@ class Site:
         if self.plan.apart and name.startswith("dispatch"):
             env["TOCSIN_STATE"] = str(self._state(name))
             env["TOCSIN_SECRET_FILE"] = str(self.settings.secret_file)
-        self.parts[name] = Part(name, argv, env, self.logs / f"{name}.log")
+        self.parts[name] = Part(name, [*self._within(name), *argv], env, self.logs / f"{name}.log")
 
     def _state(self, name: str) -> Path:
         return self.home / name
@@ -411,7 +421,7 @@ class Site:
 
     def run(self, *words: str, code: int = 0) -> str:
         """Run a command to its end."""
-        argv = [sys.executable, "-m", "worker.cli", *words]
+        argv = [*self._within("command"), sys.executable, "-m", "worker.cli", *words]
         done = subprocess.run(argv, env=self.env, cwd=self.home, capture_output=True, text=True, check=False)
         assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -848,9 +858,11 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where the raw figures go")
     parser.add_argument("--keep", type=Path, help="an empty folder for all files; else they are removed")
     parser.add_argument("--sink", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--address", default="127.0.0.1", help=argparse.SUPPRESS)
     given = vars(parser.parse_args())
-    if sink := given.pop("sink"):
-        asyncio.run(_serve_sink(sink, given["reply_delay"]))
+    sink, address = given.pop("sink"), given.pop("address")
+    if sink:
+        asyncio.run(_serve_sink(sink, given["reply_delay"], address))
     kind, keep, raw = given.pop("database"), given.pop("keep"), given.pop("json")
     plan = Plan(**{**given, "kinds": given["kinds"].split(",")})
     with contextlib.ExitStack() as held:
