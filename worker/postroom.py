@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from worker.breakers import BLAMED_IN_A_ROW, Act
 from worker.deliveries import State
 from worker.feedback import OptOuts
 from worker.inbox import Kept, Maildir
@@ -29,9 +30,11 @@ from worker.returns.verdicts import (
 )
 from worker.sealing import Keyring
 from worker.store.aftermath import NOT_SPAM, Aftermath, Change
+from worker.store.blames import Blames
 from worker.store.ledger import Outcome
 
 if TYPE_CHECKING:
+    from worker.measures import Alarms
     from worker.tokens import Marks
 
 log = structlog.get_logger()
@@ -55,8 +58,10 @@ class Effect(StrEnum):
 _NO: Final = frozenset({"abuse", "opt-out", "opt-out-list"})
 #: Reports that ask for nothing; "auth-failure" is about signatures (RFC 6591).
 _HARMLESS: Final = frozenset({"not-spam", "auth-failure"})
-#: Reasons of a bounce that name our own set-up.
-_OURS: Final = frozenset(fault.reason for fault in FAULTS if fault.trouble is Trouble.SENDER)
+#: Reasons of a bounce that name our own set-up, or that we are blocked, and the seconds of rest they ask for.
+_OURS: Final = {
+    fault.reason: fault.rest for fault in FAULTS if fault.trouble in {Trouble.SENDER, Trouble.BLOCKED}
+}
 
 #: Seconds of each tick that are spent on returned mail.
 TICK_SECONDS: Final = 1.0
@@ -64,6 +69,11 @@ TICK_SECONDS: Final = 1.0
 _LATER_SECONDS: Final = 10.0
 #: How often a campaign that runs is searched for addresses that the relay called gone (seconds).
 _SEARCH_SECONDS: Final = 600.0
+#: How often the campaigns that run are looked through for mail that comes back for a fault of ours (seconds).
+_WATCH_SECONDS: Final = 10.0
+#: Mail to a provider of which one in so many came back for our fault is no accident of some readers' servers:
+#: whoever forwards mail to another mailbox breaks its authentication too.
+_ONE_IN: Final = 10
 #: Campaigns that ended longer ago are not searched again (seconds).
 _SEARCH_BACK_SECONDS: Final = 7 * 86400.0
 
@@ -74,18 +84,23 @@ class PostRoom:
     def __init__(
         self,
         aftermath: Aftermath,
+        blames: Blames,
         opt_outs: OptOuts,
         keyring: Keyring,
         kept: Kept,
         clock: Callable[[], float],
+        alarms: "Alarms",
     ) -> None:
-        """Take the store, the way of every opt-out, the keys, and where a person finds what is for them."""
+        """Take the store, the way of every opt-out, the keys, a person's folder, and whom to tell."""
         self._aftermath = aftermath
+        self._blames = blames
         self._opt_outs = opt_outs
         self._marks: Marks = keyring.marks()
         self.kept = kept
         self._clock = clock
         self._later: dict[str, float] = {}  # when a name in the Maildir is worth reading again
+        self._alarms = alarms
+        self._watch_at = 0.0
         self._searched: dict[int, tuple[float, float | None]] = {}  # by campaign: when, and its end by then
 
     def take(self, data: bytes, recipients: Iterable[str] = ()) -> Effect:
@@ -128,9 +143,10 @@ class PostRoom:
         return counts
 
     def tick(self, maildir: Maildir | None) -> None:
-        """Read what has come back, for a moment, and search one campaign for addresses that are gone."""
+        """Read what has come back, for a moment, and look through the campaigns for what follows from it."""
         now = self._clock()
         self._search(now)
+        self._watch(now)
         if maildir is not None and (counts := self.read(maildir, now + TICK_SECONDS)):
             log.info("mail_returned", **{effect.name.lower(): number for effect, number in counts.items()})
 
@@ -197,11 +213,35 @@ class PostRoom:
             code=verdict.code,
             status=verdict.status or None,
             text=verdict.text,
+            due_at=now + _OURS.get(verdict.reason, 0.0),
         )
-        change = self._aftermath.bounced(end, now)
-        if change is Change.NEW and verdict.reason in _OURS:
+        if verdict.reason not in _OURS:
+            return _effect(self._aftermath.bounced(end, now), Effect.BOUNCED)
+        change = self._aftermath.blamed(end, now)
+        if change is Change.NEW:
             log.warning("our_fault", delivery=verdict.delivery, reason=verdict.reason)
         return _effect(change, Effect.BOUNCED)
+
+    def _watch(self, now: float) -> None:
+        """Pause a campaign whose mail comes back for a fault of ours, once for what left until then.
+
+        As many as are believed in a session, where nobody can come between them; and a share, for here nobody
+        tells what arrived.
+        """
+        if now < self._watch_at:
+            return
+        self._watch_at = now + _WATCH_SECONDS
+        for campaign in self._blames.running():
+            for blame in self._blames.of(campaign, BLAMED_IN_A_ROW):
+                if blame.count * _ONE_IN < blame.sent:
+                    continue
+                log.warning(
+                    "our_fault", campaign=campaign, act=Act.PAUSE, said=blame.reason, count=blame.count
+                )
+                what = f"{blame.count} mails to {blame.provider} servers came back for it"
+                self._alarms.stop(campaign, f"paused: {blame.reason}: {what}; nobody is given up")
+                self._blames.told(blame, now)
+                break
 
     def _search(self, now: float) -> None:
         """Suppress whom the relay called gone, in the campaign whose turn it is."""

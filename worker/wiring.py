@@ -154,12 +154,21 @@ class Wiring:
     @cached_property
     def postroom(self) -> "PostRoom":
         """What acts on the mail that comes back."""
+        from worker.campaigns import Alarms
         from worker.inbox import Kept
         from worker.postroom import PostRoom
         from worker.store.aftermath import Aftermath
+        from worker.store.blames import Blames
 
-        kept = Kept(self.settings.state / "inbox")
-        return PostRoom(Aftermath(self.database), self.opt_outs, self.keyring, kept, self.clock)
+        return PostRoom(
+            Aftermath(self.database),
+            Blames(self.database),
+            self.opt_outs,
+            self.keyring,
+            Kept(self.settings.state / "inbox"),
+            self.clock,
+            Alarms(self.plans),
+        )
 
     @property
     def maildir(self) -> "Maildir | None":

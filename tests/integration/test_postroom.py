@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from worker import inbox, postroom
 from worker.addresses import parse
+from worker.campaigns import Alarms
 from worker.errors import WrongUse
 from worker.feedback import OptOuts
 from worker.inbox import Kept, Maildir
@@ -24,12 +25,15 @@ from worker.returns.opened import MOST_BYTES
 from worker.sealing import Keyring, Person
 from worker.store.aftermath import Aftermath
 from worker.store.audience import Rule
+from worker.store.blames import Blames
 from worker.store.database import Database
+from worker.store.ledger import Ledger
 from worker.store.people import People
 from worker.store.plans import Draft, Plans
 from worker.store.schema import campaigns, deliveries, facts
 from worker.store.staging import Staged
 from worker.store.suppressions import Suppressions
+from worker.store.tallies import Tallies
 from worker.tokens import Purpose
 
 PLACES = {
@@ -121,7 +125,9 @@ def bureau(database: Database, clock: Callable[[], float], tmp_path: Path) -> Bu
     for name in ("new", "cur", "tmp"):
         (tmp_path / "md" / name).mkdir(parents=True)
     opt_outs = OptOuts(database, keyring, sender="Example Equality", discreet_sender="", clock=clock)
-    room = PostRoom(Aftermath(database), opt_outs, keyring, Kept(tmp_path / "kept"), clock)
+    alarms = Alarms(Plans(database, batch_size=100))
+    kept = Kept(tmp_path / "kept")
+    room = PostRoom(Aftermath(database), Blames(database), opt_outs, keyring, kept, clock, alarms)
     maildir = Maildir(tmp_path / "md", MOST_BYTES)
     list_id = people.find_lists(["one"])[0].id
     return Bureau(database, keyring, clock, room, maildir, everybody, list_id)
@@ -130,12 +136,17 @@ def bureau(database: Database, clock: Callable[[], float], tmp_path: Path) -> Bu
 GONE = [("all", "bounce", "report")]
 LATE = ("bounced later", "no-mailbox")
 DEAD = ("address gone", "report")
+OURS = ("our fault", "unauthenticated")
 
 #: Before, mail; then effect, after, facts, what stands against the person.
 NEWS: list[tuple[str, str, Effect, str, set[tuple[str, str]], list[tuple[str, str, str]]]] = [
     ("unconfirmed", "postfix-failed", Effect.BOUNCED, "bounced", {DEAD}, GONE),
     ("unconfirmed", "postfix-expired", Effect.BOUNCED, "bounced", set(), []),
-    ("unconfirmed", "gmail-unauthenticated", Effect.BOUNCED, "bounced", set(), []),
+    ("unconfirmed", "gmail-unauthenticated", Effect.BOUNCED, "queued", {OURS}, []),
+    ("sent", "gmail-unauthenticated", Effect.BOUNCED, "sent", {OURS}, []),
+    ("queued", "gmail-unauthenticated", Effect.BOUNCED, "queued", {OURS}, []),
+    ("bounced", "gmail-unauthenticated", Effect.NOTHING, "bounced", set(), []),
+    ("sending", "gmail-unauthenticated", Effect.LATER, "sending", set(), []),
     ("unconfirmed", "postfix-delayed", Effect.NOTHING, "unconfirmed", set(), []),
     ("unconfirmed", "postfix-delivered", Effect.DELIVERED, "sent", set(), []),
     ("unconfirmed", "vacation-dovecot", Effect.NOTHING, "unconfirmed", set(), []),
@@ -442,10 +453,12 @@ def test_a_tick_reads_for_a_moment_only(bureau: Bureau) -> None:
     times = itertools.count()
     slow = PostRoom(
         Aftermath(bureau.database),
+        Blames(bureau.database),
         bureau.room._opt_outs,
         bureau.keyring,
         bureau.room.kept,
         lambda: at + 0.05 * next(times),
+        bureau.room._alarms,
     )
     slow.tick(bureau.maildir)
     left = len([*(bureau.maildir.folder / "new").iterdir()])
@@ -500,3 +513,129 @@ def test_our_own_fault_is_told(bureau: Bureau, monkeypatch: pytest.MonkeyPatch) 
         bureau.room.look(bureau.mail("gmail-unauthenticated", delivery))
     assert told == [{"our_fault": {"delivery": delivery, "reason": "unauthenticated"}}]
     assert bureau.suppressed() == []
+
+
+def blamed(bureau: Bureau, sent: Sequence[int], name: str = "gmail-unauthenticated") -> None:
+    """Have mails come back for a fault of ours."""
+    for delivery in sent:
+        bureau.room.look(bureau.mail(name, delivery))
+
+
+def standing(bureau: Bureau, delivery: int) -> tuple[str, str]:
+    """State and notice of a delivery's campaign, after the tick has looked."""
+    bureau.clock.forward(11)
+    bureau.room.tick(None)
+    query = sa.select(campaigns.c.state, campaigns.c.notice).join(
+        deliveries, deliveries.c.campaign_id == campaigns.c.id
+    )
+    with bureau.database.read() as connection:
+        return tuple(connection.execute(query.where(deliveries.c.id == delivery)).one())
+
+
+def resume(bureau: Bureau) -> None:
+    """Let every campaign run again, as an operator does."""
+    with bureau.database.write() as connection:
+        connection.execute(sa.update(campaigns).values(state="running", notice=""))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        (b"5.7.26", b"5.7.26", "unauthenticated"),
+        (b"5.7.26", b"5.7.27", "spf"),
+        (b"5.7.26 Your", b"5.7.1 (S3140) Your", "microsoft-blocked"),
+    ],
+)
+def test_mail_that_comes_back_for_our_fault_pauses_its_campaign(
+    bureau: Bureau, before: bytes, after: bytes, reason: str
+) -> None:
+    """Three are believed, as in a session; the other campaign goes on, and nobody's end changes."""
+    here, other = bureau.campaign(), bureau.campaign()
+    for delivery in (*here[:20], *other[:20]):
+        bureau.put(delivery, "sent", settled_at=bureau.clock())
+    mails = [bureau.mail("gmail-unauthenticated", delivery).replace(before, after) for delivery in here[:3]]
+    for mail in mails[:2] * 2:
+        bureau.room.look(mail)
+    assert standing(bureau, here[0]) == ("running", "")
+    bureau.room.look(mails[2])
+    state, notice = standing(bureau, here[0])
+    assert (state, notice.startswith(f"paused: {reason}: 3 mails to other servers")) == ("paused", True)
+    assert standing(bureau, other[0]) == ("running", "")
+    assert {bureau.state(delivery)[0] for delivery in here[:20]} == {"sent"}
+    assert bureau.suppressed() == []
+
+
+def test_a_fault_is_told_once_for_what_left_before(bureau: Bureau) -> None:
+    """After a resume only mail that left since then can pause it again."""
+    here = bureau.campaign()
+    for delivery in here[:20]:
+        bureau.put(delivery, "sent", settled_at=bureau.clock())
+    blamed(bureau, here[:5])
+    assert standing(bureau, here[0])[0] == "paused"
+    resume(bureau)
+    assert standing(bureau, here[0])[0] == "running"
+    blamed(bureau, here[5:15])  # late
+    assert standing(bureau, here[0])[0] == "running"
+    for delivery in here[20:]:
+        bureau.put(delivery, "sent", settled_at=bureau.clock())
+    blamed(bureau, here[20:22])
+    assert standing(bureau, here[0])[0] == "running"
+    blamed(bureau, here[22:23])
+    assert standing(bureau, here[0])[0] == "paused"
+    kinds = {kind for kind, _ in Tallies(bureau.database).facts(1)}
+    assert kinds == {"our fault"}  # when we were told is none about a person
+
+
+def test_a_few_readers_servers_stop_nobody(bureau: Bureau) -> None:
+    """Who forwards mail breaks its authentication: three of forty are theirs, four may be ours."""
+    here = bureau.campaign()
+    for delivery in here:
+        bureau.put(delivery, "sent", settled_at=bureau.clock())
+    blamed(bureau, here[:3])
+    assert standing(bureau, here[0])[0] == "running"
+    blamed(bureau, here[3:4])
+    assert standing(bureau, here[0])[0] == "paused"
+
+
+def test_each_provider_speaks_for_itself(bureau: Bureau) -> None:
+    """Three of Google's four are a fault, though thirty-six others took it."""
+    here = bureau.campaign()
+    for number, delivery in enumerate(here):
+        provider = "google" if number < 4 else "other"
+        bureau.put(delivery, "sent", settled_at=bureau.clock(), provider=provider)
+    blamed(bureau, [here[0], here[1], here[10], here[11]])
+    assert standing(bureau, here[0])[0] == "running"
+    blamed(bureau, here[2:3])
+    assert "3 mails to google servers" in standing(bureau, here[0])[1]
+
+
+def test_an_unconfirmed_mail_refused_for_our_fault_waits_for_its_campaign(bureau: Bureau) -> None:
+    """It goes again when the fault has rested; not from under a sender, nor after the campaign has ended."""
+    here = bureau.campaign()
+    ledger = Ledger(bureau.database)
+    with bureau.database.read() as connection:
+        batch = connection.execute(sa.select(deliveries.c.batch_id)).scalars().first()
+    assert batch is not None
+    held = ledger.lease(batch, "owner", bureau.clock(), bureau.clock() + 60)
+    assert held is not None
+    for delivery in here:
+        bureau.put(delivery, "sent", settled_at=bureau.clock())
+    for delivery in here[:2]:
+        bureau.put(delivery, "unconfirmed", lease_id=held.id)
+    assert bureau.room.look(bureau.mail("gmail-unauthenticated", here[0])) is Effect.LATER
+    assert bureau.facts(here[0]) == set()
+    ledger.give_back(held, [], bureau.clock())
+    assert ledger.lease(batch, "owner", bureau.clock(), bureau.clock() + 60) is None  # all done
+    blamed(bureau, here[:1])
+    assert bureau.state(here[0]) == ("queued", "unauthenticated")
+    early = ledger.lease(batch, "owner", bureau.clock(), bureau.clock() + 60)
+    assert early is not None
+    assert ledger.advance(early, [], 10, bureau.clock(), bureau.clock() + 60).claimed == []
+    ledger.give_back(early, [], bureau.clock())
+    bureau.clock.forward(3601)
+    again = ledger.lease(batch, "owner", bureau.clock(), bureau.clock() + 60)
+    assert again is not None
+    with bureau.database.write() as connection:
+        connection.execute(sa.update(campaigns).values(state="finished"))
+    blamed(bureau, here[1:2])
+    assert bureau.state(here[1]) == ("bounced", "unauthenticated")

@@ -8,8 +8,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from worker.deliveries import State
 from worker.store.database import Database
 from worker.store.schema import campaigns, deliveries, facts
+
+#: No fact about a person: at this moment the operator was told of mail of this campaign that came back for a
+#: fault of ours, so that from then on it counts anew (aftermath).
+TOLD = "told"
 
 
 def of_campaign(campaign_id: int) -> sa.ColumnElement[bool]:
@@ -23,6 +28,21 @@ def of_campaign(campaign_id: int) -> sa.ColumnElement[bool]:
     last = sa.select(campaigns.c.last_delivery).where(campaign).scalar_subquery()
     # The sum keeps the planner from that index.
     return sa.and_(deliveries.c.id.between(first, last), deliveries.c.campaign_id + 0 == campaign_id)
+
+
+def taken(
+    connection: sa.Connection, campaign_id: int, providers: Sequence[str], since: float = 0.0
+) -> Mapping[str, int]:
+    """Return how many mails of a campaign each provider took since then."""
+    if not providers:
+        return {}
+    query = sa.select(deliveries.c.provider, sa.func.count()).where(
+        of_campaign(campaign_id),
+        deliveries.c.state == State.SENT,
+        deliveries.c.settled_at > since,
+        deliveries.c.provider.in_(providers),
+    )
+    return dict(connection.execute(query.group_by(deliveries.c.provider)).all())
 
 
 class Tallies:
@@ -50,7 +70,7 @@ class Tallies:
         query = (
             sa.select(facts.c.kind, facts.c.source, sa.func.count())
             .join(deliveries, deliveries.c.id == facts.c.delivery_id)
-            .where(of_campaign(campaign_id))
+            .where(of_campaign(campaign_id), facts.c.kind != TOLD)
             .group_by(facts.c.kind, facts.c.source)
         )
         with self._database.read() as connection:
