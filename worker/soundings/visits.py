@@ -77,6 +77,8 @@ class _Connection(http.client.HTTPSConnection):
     def __init__(self, host: str, port: int, address: str, network: Network) -> None:
         super().__init__(host, port, timeout=network.seconds, context=network.tls)
         self._address, self._tls = address, network.tls
+        #: whether its time was up; what was read until then may look like an answer
+        self.is_cut = False
 
     def connect(self) -> None:
         """Open the link; the certificate is the name's."""
@@ -85,6 +87,7 @@ class _Connection(http.client.HTTPSConnection):
 
     def cut(self) -> None:
         """End it from another thread, whatever it waits for."""
+        self.is_cut = True
         if self.sock is not None:
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
@@ -154,8 +157,12 @@ def _hop(place: str, network: Network) -> tuple[int, str]:
         answer = connection.getresponse()
         target = answer.getheader("Location") if answer.status in {301, 302, 303, 307, 308} else ""
     except (OSError, http.client.HTTPException) as error:
-        raise error if end.is_alive() else TimeoutError() from error
+        if connection.is_cut:
+            raise TimeoutError from error
+        raise
     else:
+        if connection.is_cut:
+            raise TimeoutError
         return answer.status, target or ""
     finally:
         end.cancel()
