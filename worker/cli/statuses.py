@@ -3,6 +3,7 @@
 Refuses: to change anything.
 """
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
@@ -118,6 +119,9 @@ def show(tocsin: Wiring, proof: Proof) -> None:
         ("Approved by", campaign.approved_by or "nobody yet"),
         ("Digest", campaign.digest[:DIGEST]),
     ]
+    # The JSON itself: what reads an edition takes longer to load than all the rest of this command.
+    if waived := json.loads(tocsin.plans.frozen(campaign.id)).get("waived"):
+        rows.append(("Waived", ", ".join(waived)))
     if campaign.audience is not None:
         rows.append(("Audience", terminal.people(campaign.audience)))
     rows.append(("So far", watching.counts(proof)))

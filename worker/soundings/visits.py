@@ -26,6 +26,8 @@ HOPS = 5
 AT_ONCE, MOST = 8, 200
 #: What sites answer to programs whose page is well: not allowed, too many, go away.
 _REFUSALS = frozenset({401, 403, 405, 406, 429, 451, 503, 999})
+#: What may stand in a path or query as it is; "%" because it is encoded already.
+_KEPT = "/%:@!$&'()*+,;=?~-._"
 _HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; link check)", "Accept": "*/*", "Connection": "close"}
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -150,8 +152,8 @@ def _hop(place: str, network: Network) -> tuple[int, str]:
     end.daemon = True
     end.start()
     try:
-        path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (
-            f"?{parts.query}" if parts.query else ""
+        path = quote(parts.path or "/", safe=_KEPT) + (
+            f"?{quote(parts.query, safe=_KEPT)}" if parts.query else ""
         )
         connection.request("GET", path, headers=_HEADERS)
         answer = connection.getresponse()

@@ -131,15 +131,19 @@ class Plans:
         Raises:
             Refused: it has been changed since it was approved.
         """
-        with self._database.read() as connection:
-            query = sa.select(campaigns.c.edition).where(campaigns.c.id == campaign_id)
-            edition = str(connection.execute(query).scalar_one())
+        edition = self.frozen(campaign_id)
         if content_digest(edition) != content:
             raise Refused(
                 "the content in the store is not what was approved",
                 remedy="Find out who changed the database; cancel, and plan the campaign anew.",
             )
         return edition
+
+    def frozen(self, campaign_id: int) -> str:
+        """Return a campaign's edition as it is stored, to be shown; never to be sent (see edition)."""
+        with self._database.read() as connection:
+            query = sa.select(campaigns.c.edition).where(campaigns.c.id == campaign_id)
+            return str(connection.execute(query).scalar_one())
 
     def move(self, campaign_id: int, came_from: Sequence[str], to: str, **values: object) -> bool:
         """Move a campaign to a state if it is in one of `came_from`; False when it is not (any more)."""
