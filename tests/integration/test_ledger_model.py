@@ -52,13 +52,16 @@ LEASE_SECONDS = 60.0
 POLICY = RetryPolicy(first=20.0, factor=2.0, most=60.0, jitter=0.0, attempts=3)
 HOSTS = ("here", "there")
 LOST_LINK = "a lost link"
-#: Taken; refused for good; not now; our own fault; and no answer at all.
+#: Its dot was noted but had not left: it goes again at once, by another link.
+BROKEN_LINK = "a link that broke before the dot"
+#: Taken; refused for good; not now; our own fault; and no answer at all, the dot having left or not.
 ANSWERS: tuple[Reply | str, ...] = (
     Reply(250, "2.0.0", "taken"),
     Reply(550, "5.1.1", "unknown"),
     Reply(451, "4.3.0", "later"),
     Reply(421, "4.7.28", "unusual rate"),
     LOST_LINK,
+    BROKEN_LINK,
 )
 #: From which an operator may have deliveries sent again.
 ENDED = frozenset({State.BOUNCED, State.EXPIRED, State.UNCONFIRMED})
@@ -331,10 +334,19 @@ class Sender:
 
     def settle(self, outcome: Outcome) -> None:
         """Write how it ended."""
+        self.note(outcome)
+        self.outcomes.append(outcome)
+
+    def note(self, outcome: Outcome) -> None:
+        """Write it in the journal only."""
         self.journal.settle(outcome)
         self.owner.pages.append(outcome)
         self.owner.later.append(outcome)
-        self.outcomes.append(outcome)
+
+    def put_off(self, until: float) -> None:
+        """Leave what is in hand for later, for its pace."""
+        self.outcomes += [Outcome(one.id, State.QUEUED, "pace", until, tried=False) for one in self.hand]
+        self.hand.clear()
 
     def clear(self) -> None:
         """Forget everything."""
@@ -384,6 +396,19 @@ class Bells:
         return 0
 
 
+class Takeover(Copies):
+    """The copies, and what happens just after one of them was taken."""
+
+    then: Callable[[str], None] | None = None
+
+    def take(self, owner: str) -> bytes | None:
+        """Take it, and let things happen before the ledger hears of it."""
+        lines = super().take(owner)
+        if self.then is not None:
+            self.then(owner)
+        return lines
+
+
 class Machine(RuleBasedStateMachine):
     """Everything that may happen to one campaign, in any order."""
 
@@ -396,9 +421,9 @@ class Machine(RuleBasedStateMachine):
         self.names = itertools.count(1)
         self.senders: list[Sender] = []
 
-    def _build(self, plans: Plans, copies: Copies | None) -> None:
+    def _build(self, plans: Plans) -> None:
         """Put together what acts on the store."""
-        self.plans = plans
+        self.plans, self.takeover = plans, Takeover(self.client)
         self.campaigns = Campaigns(
             self.plans,
             self.docket,
@@ -415,7 +440,7 @@ class Machine(RuleBasedStateMachine):
                 self.bells,
                 self.folder / host,
                 lambda: self.now,
-                copies=copies,
+                copies=self.takeover if self.copies else None,
             )
             for host in HOSTS
         }
@@ -430,7 +455,7 @@ class Machine(RuleBasedStateMachine):
         """Write a campaign's deliveries."""
         self.client.flushdb()
         self.chunk, self.copies = chunk, copies
-        self._build(Plans(self.database, batch), Copies(self.client) if copies else None)
+        self._build(Plans(self.database, batch))
         with self.database.write() as connection:
             for table in ("moves", "suppressions", "deliveries", "leases", "batches", "campaigns"):
                 connection.exec_driver_sql(f"DELETE FROM {table}")
@@ -462,6 +487,8 @@ class Machine(RuleBasedStateMachine):
             (self.lease, 4 if self._free() and self.book.campaign == "running" else 0),
             (self.give_back, 2 if len(flying) < len(self._busy()) else 0),
             (self.recheck, 1 if self._busy() else 0),
+            (self.oversleep, 3 if self._able() else 0),
+            (self.lose_power, 4 if self._unlucky() else 0),
             (self.fail, 1 if self.senders else 0),
             (self.wait, 3),
             (self.say, 1),
@@ -487,12 +514,15 @@ class Machine(RuleBasedStateMachine):
 
     def lease(self, draw: Draw) -> None:
         """A free process (or a new one) takes a batch; or the answer to that is lost on its way to it."""
-        host, reboots = draw(st.sampled_from(HOSTS)), draw(st.sampled_from([False, False, True]))
-        free = (one for one in self.senders if not one.lease and one.owner.host == host)
-        sender = next(free, None) or self._spawn(host, reboots=reboots)
+        host, reboots = draw(st.sampled_from(HOSTS)), draw(st.booleans())
+        sender = self._idle(host, reboots=reboots)
         lease = self._lease(sender, draw(st.sampled_from(self._free() * 3 + self.batches)))
         if lease is not None and draw(HEARD):
             sender.lease, sender.until = lease, lease.until
+
+    def _idle(self, host: str, *, reboots: bool = False) -> Sender:
+        free = (one for one in self.senders if not one.lease and one.owner.host == host)
+        return next(free, None) or self._spawn(host, reboots=reboots)
 
     def _lease(self, sender: Sender, batch: int) -> Lease | None:
         if self.copies:
@@ -556,8 +586,14 @@ class Machine(RuleBasedStateMachine):
 
     def _send(self, sender: Sender, answer: Reply | str | None) -> None:
         """Begin one; past its lease, or with its copy taken away, a sender learns here that it is late."""
+        if self._renewed(sender):
+            self._begin(sender, answer)
+        else:
+            sender.stopped = True
+
+    def _begin(self, sender: Sender, answer: Reply | str | None) -> None:
         claimed = sender.hand[0]
-        if not self._renewed(sender) or not sender.begin(claimed, copied=self.copies):
+        if not sender.begin(claimed, copied=self.copies):
             sender.stopped = True
             return
         duty = self.book.duties[claimed.id]
@@ -587,6 +623,11 @@ class Machine(RuleBasedStateMachine):
 
     def _answer(self, sender: Sender, number: int, answer: Reply | str) -> None:
         claimed, duty = sender.flying.pop(number), self.book.duties[number]
+        if answer == BROKEN_LINK:
+            duty.arrived -= 1
+            sender.note(Outcome(number, State.QUEUED, "link lost", tried=False))
+            sender.hand.appendleft(claimed)
+            return
         if isinstance(answer, str):
             sender.settle(Outcome(number, State.UNCONFIRMED, "link lost after the dot"))
             return
@@ -622,9 +663,7 @@ class Machine(RuleBasedStateMachine):
             assert self.ledger.renew(lease, sender.until)
             self.book.held[lease.id].until = sender.until
         if draw(st.sampled_from([False, False, True])):
-            later = [Outcome(one.id, State.QUEUED, "pace", self.now + 30, tried=False) for one in sender.hand]
-            sender.outcomes += later
-            sender.hand.clear()
+            sender.put_off(self.now + 30)
 
     def _halt(self, lease: Lease) -> str:
         if self.book.holder.get(lease.batch_id) != lease.id:
@@ -632,6 +671,68 @@ class Machine(RuleBasedStateMachine):
         if self.book.campaign != "running":
             return self.book.campaign
         return "expired" if self.book.late(self.now) else ""
+
+    def oversleep(self, draw: Draw) -> None:
+        """A sender is stopped until another machine has taken over and sends its batch; then it goes on.
+
+        By chance it is stopped between its look at the lease and its note of a dot, and goes on when its
+        copy has just been read: only that it is out of its reach by then can keep that dot from leaving.
+        """
+        sender = _one(draw, self._able())
+        if not sender.hand:
+            self._advance(sender, self.chunk)
+        if not sender.hand:
+            return
+        (other,) = set(HOSTS) - {sender.owner.host}
+        if draw(st.booleans()) and self._renewed(sender):
+            self.now += 130.0
+            self._sweep_at_a_dot(other, sender, draw(st.sampled_from((None, *ANSWERS))))
+            self._inherit(other, sender)
+        else:
+            sender.put_off(self.now + 30)
+            self.now += 130.0
+            self._sweep(other)
+            self._inherit(other, sender)
+            self._advance(sender, self.chunk)
+
+    def _sweep_at_a_dot(self, host: str, sender: Sender, answer: Reply | str | None) -> None:
+        """Sweep, and wake a sender up in the middle of its being taken over, or after."""
+        asleep = [sender]
+
+        def wake(owner: str) -> None:
+            if owner == sender.owner.name and asleep:
+                sender.owner.take()
+                self._begin(asleep.pop(), answer)
+
+        self.takeover.then = wake
+        self._sweep(host)
+        self.takeover.then = None
+        if asleep:
+            self._begin(sender, answer)
+
+    def _inherit(self, host: str, sleeper: Sender) -> None:
+        """Let somebody else take the batch, where it is free, and a chunk of it."""
+        assert sleeper.lease is not None
+        batch = sleeper.lease.batch_id
+        if batch in self._free() and self.book.campaign == "running":
+            heir = self._idle(host)
+            heir.lease = self._lease(heir, batch)
+            assert heir.lease is not None
+            heir.until = heir.lease.until
+            self._advance(heir, self.chunk)
+
+    def _unlucky(self) -> list[Sender]:
+        return [sender for sender in self._able() if not sender.owner.trusted]
+
+    def lose_power(self, draw: Draw) -> None:
+        """A process goes with its machine in mid-work, and its journal has lost its end."""
+        sender = _one(draw, self._unlucky())
+        if not sender.hand:
+            self._advance(sender, self.chunk)
+        for _ in range(4):
+            if sender.hand and not sender.stopped:
+                self._send(sender, draw(st.sampled_from((BROKEN_LINK, ANSWERS[2], None))))
+        self._crash(sender, at_a_dot=False, kept=draw(st.integers(0, len(sender.owner.pages))))
 
     def give_back(self, draw: Draw) -> None:
         """Settle the last chunk and give the rest back."""
