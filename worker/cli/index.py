@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
-from worker.cli import grammar
+from worker.cli import grammar, loading
 
 SET_UP, PREPARE, SEND, FOLLOW, RUN = "Set up", "Prepare", "Send", "Follow", "Run"
 
@@ -77,7 +77,8 @@ _MODULES = {entry.name: entry.module for entry in ENTRIES}
 
 def load(name: str) -> TyperCommand | TyperGroup:
     """Import a command's module and return the command (or the group of that name)."""
-    group = get_group(importlib.import_module(f"worker.cli.{_MODULES[name]}").app)
+    with loading.uncollected():
+        group = get_group(importlib.import_module(f"worker.cli.{_MODULES[name]}").app)
     found = group.commands.get(name, group)
     if not isinstance(found, TyperCommand | TyperGroup):
         raise TypeError(name)

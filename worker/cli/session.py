@@ -22,7 +22,7 @@ import structlog
 
 from worker import settings
 from worker.campaigns import Doorbell
-from worker.cli import terminal
+from worker.cli import loading, terminal
 from worker.errors import Unavailable, WrongUse
 from worker.settings import Settings
 from worker.wiring import Wiring, load
@@ -184,7 +184,8 @@ class Bell(Doorbell):
     @cached_property
     def _bells(self) -> Doorbell | None:
         if queue_answers(self._settings):
-            from worker import tasks  # noqa: PLC0415 - see the module
+            with loading.uncollected():
+                from worker import tasks  # noqa: PLC0415 - see the module
 
             return tasks.Bells(celery(self._settings), self._settings)
         terminal.warn("The queue does not answer. All is recorded, and goes on when `tocsin up` runs.")
