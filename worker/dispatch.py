@@ -145,8 +145,10 @@ class _Run:
             way.relay.carry(self._next_parcel, self._begin, self._settled)
         except RelayDown as down:
             self._halt(self._measures.relay_down(way, down, worked=self.summary.sent > 0))
-        except _HeldBackError:
-            pass  # the run is stopped, and each answer that was still awaited has been told
+        except _HeldBackError as held:
+            # The run is stopped, and each answer that was still awaited has been told.
+            if self._flying:
+                raise Unavailable("some answers could not be noted; their journal tells the sweep") from held
 
     def finish(self) -> None:
         """Settle the last chunk and give the batch back."""
@@ -412,6 +414,10 @@ class _Run:
             self._lost_once.add(claimed.id)
             self._note(Outcome(claimed.id, State.QUEUED, "link lost", tried=False))
             self._hand.take([claimed])
+        if (
+            lost.reason == "stopped"
+        ):  # by us: the relay has done nothing, and what stopped us may ail our Redis
+            return
         act = self._breakers.lost()
         if lost.trouble is not None:  # no server said it: we made a mail that cannot be sent
             act = Act.PAUSE

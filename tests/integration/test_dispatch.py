@@ -23,6 +23,7 @@ from worker.journal import Journal
 from worker.measures import FIRST_REST_SECONDS, REST_SECONDS
 from worker.post.parcels import Parcel
 from worker.post.relay import Endpoint, Relay
+from worker.replica import Replica
 from worker.routes import Route, Routes
 from worker.sealing import Keyring, Person
 from worker.store.audience import Rule
@@ -700,6 +701,31 @@ def test_a_sender_that_slept_past_its_lease_lets_no_dot_leave(office: Office, po
     assert summary is not None
     assert summary.halt == "unavailable"
     assert post[0].taken == ["p1@example.org"]
+
+
+def test_a_redis_that_dies_in_mid_batch_ends_it_in_order(
+    office: Office, post: tuple[Post, int], tmp_path: Path
+) -> None:
+    """No dot leaves that the journal's copy does not know, nothing is in doubt, and no relay is blamed."""
+    _, batch = office.launch(40)
+    with broker.running(tmp_path / "other") as private:
+        client = redis.Redis(unix_socket_path=str(private.socket))
+        office.use(main=Relay(Endpoint("127.0.0.1", office.port, "plain", connections=12)))
+        office.dispatcher.journal = Journal(office.folder, journal.owner_name("copied"), Replica(client))
+        office.dispatcher.throttle = Throttle(client, {"main": 0.0}, {})
+
+        def die(_address: str) -> None:
+            if len(post[0].taken) == 20:
+                client.shutdown(nosave=True)
+
+        post[0].at_dot = die
+        summary = office.dispatcher.send(batch)
+        client.close()
+    assert summary is not None
+    assert summary.halt == "unavailable"
+    ended = {f"p{person}@example.org": state for person, (state, _) in office.states().items()}
+    assert sorted(one for one, state in ended.items() if state == "sent") == sorted(post[0].taken)
+    assert set(ended.values()) == {"sent", "queued"}
 
 
 def test_an_endless_answer_does_not_cost_the_lease(office: Office, post: tuple[Post, int]) -> None:

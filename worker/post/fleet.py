@@ -27,6 +27,9 @@ _LOOK: Final = 1.0
 _BARREN: Final = 3
 #: Seconds until a connection that could not be opened, while others work, is tried again.
 _RETRY: Final = 30.0
+#: Connections whose final dots are told at once: the caller writes them down where a successor finds them,
+#: which costs the same for one as for four. With more, the first waits while mails for the others are made.
+_TOGETHER: Final = 4
 #: Seconds after which a connection on its way up counts as slow, and another may be opened instead.
 _SLOW: Final = 2.0
 
@@ -165,11 +168,11 @@ class Fleet:
             errand.tell(ends)
 
     def _advance(self, errand: Errand, links: Sequence[Connection]) -> None:
-        """Give connections their next parcels, and write what is due.
+        """Give connections their next parcels, and write what is due, some connections at a time."""
+        for start in range(0, len(links), _TOGETHER):
+            self._advance_some(errand, links[start : start + _TOGETHER])
 
-        The dots of all of them are told at once: the caller writes each down where a successor finds it,
-        which costs the same for one as for ten.
-        """
+    def _advance_some(self, errand: Errand, links: Sequence[Connection]) -> None:
         for link in links:
             self._supply(errand, link)
         ending = [link for link in links if not link.session.closing and link.session.final_dot is not None]
