@@ -568,6 +568,12 @@ def test_in_lock_step(meet: Callable[[Case], Run], case: Case) -> None:
     assert not run.server.impatient
 
 
+@named([case for case in CARRYING if case.faults and case.faults[0][0].startswith(("body", "dot"))])
+def test_inside_tls(meet: Callable[[Case], Run], case: Case) -> None:
+    """What has left is told as surely where bytes travel in records, and a link breaks with another error."""
+    meet(replace(case, security="tls"))
+
+
 @named(PARTING)
 def test_when_we_part(meet: Callable[[Case], Run], case: Case) -> None:
     """What a server says to QUIT, or does not say, changes nothing (RFC 5321 section 4.1.1.10)."""
