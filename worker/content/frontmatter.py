@@ -247,12 +247,12 @@ def _text_faults(text: str, most: int, *, line: bool) -> Iterator[str]:
     # U+2028 and U+2029 break lines for some readers, and would for a header
     if line and len((text or " ").splitlines()) > 1:
         yield "must stand on one line"
-    if any(not (c.isprintable() or c.isspace() or c in _FORMAT) for c in text):
+    if any(not (c.isprintable() or c.isspace() or c in FORMAT) for c in text):
         yield "holds an invisible control character"
 
 
 #: Invisible characters that words need: soft hyphen, joiners, and the marks of direction.
-_FORMAT: Final = frozenset("\u00ad\u200c\u200d\u200e\u200f\u061c\u2066\u2067\u2068\u2069")
+FORMAT: Final = frozenset("\u00ad\u200c\u200d\u200e\u200f\u061c\u2066\u2067\u2068\u2069")
 
 
 def _listed(words: Iterable[str]) -> str:
