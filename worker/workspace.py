@@ -57,6 +57,20 @@ def appeal_files(found: Settings, slug: str) -> Mapping[str, str]:
     return read_folder(found.templates, "appeals", slug)
 
 
+def add_appeal(found: Settings, slug: str, name: str, text: str) -> Path:
+    """Write one file of an appeal, its folder too; Refused if there is such a file already."""
+    file = found.templates / "appeals" / slug / name
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8", newline="\n") as opened:
+            opened.write(text)
+    except FileExistsError as error:
+        raise Refused(f"{file} is there already", remedy="Choose another name, or --language.") from error
+    except OSError as error:
+        raise Unavailable(f"cannot write {file}: {error.strerror}") from error
+    return file
+
+
 def make(home: Path, *, with_key: bool = True) -> Sequence[Path]:
     """Make a workspace: tocsin.toml, templates, lists, and a fresh secret file (mode 0600).
 

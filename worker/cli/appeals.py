@@ -16,8 +16,11 @@ import typer
 from worker import gallery, workspace
 from worker.cli import checking, grammar, session, terminal
 from worker.content import appeals as contents
+from worker.content import articles, drafts
 from worker.content.appeals import AppealErrors
+from worker.content.articles import Article
 from worker.content.editions import Edition
+from worker.errors import WrongUse
 from worker.post.parcels import Parcel
 from worker.readers import Trial
 from worker.settings import Settings
@@ -28,6 +31,8 @@ app = grammar.commands("appeals", "tocsin appeals", "tocsin appeals check chechn
 Language = Annotated[
     str, typer.Option("--language", metavar="CODE", help="As in: ru; by default the appeal's own default.")
 ]
+#: A page with its scripts has been seen with two million octets.
+_ARTICLE_MOST = 5_000_000
 Discreet = Annotated[bool, grammar.flag("--discreet", help="The neutral form.")]
 
 
@@ -86,6 +91,57 @@ def _summary(found: Settings, slug: str) -> dict[str, Any]:
 
 
 checking.declare(app)
+
+
+@grammar.command(
+    app,
+    "new",
+    "tocsin appeals new clinic-closing",
+    "tocsin appeals new clinic-closing --from article.html",
+    "tocsin appeals new clinic-closing --from article.txt --language de",
+)
+def new(
+    *,
+    slug: Annotated[str, typer.Argument(metavar="APPEAL", help="Its name: small letters, digits, hyphens.")],
+    article: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="The charity's own text: .md, .txt or .html."),
+    ] = None,
+    language: Annotated[
+        str, typer.Option("--language", metavar="CODE", help="By default the article's own, else en.")
+    ] = "",
+) -> None:
+    """Write a draft of an appeal, from an article of your own or empty.
+
+    Says what is still to be filled in. Nothing is overwritten.
+    """
+    read = Article() if article is None else _article(article)
+    draft = drafts.draft(read)
+    file = f"{language or read.language or 'en'}.md"
+    if faults := contents.misnamed(slug, file):
+        raise WrongUse(faults, remedy="As in: tocsin appeals new clinic-closing --language pt-BR")
+    terminal.say(
+        f"Wrote {checking.shown(workspace.add_appeal(session.settings_found(), slug, file, draft.text))}"
+    )
+    terminal.say("Still to be written or looked at:")
+    for one in draft.unfinished:
+        terminal.say(f"  {one}")
+    terminal.say(f"Then: tocsin appeals check {slug}")
+
+
+def _article(file: Path) -> Article:
+    suffix = file.suffix.lower().lstrip(".").replace("markdown", "md").replace("text", "txt")
+    form = "html" if suffix == "htm" else suffix
+    if form not in set(articles.Form):
+        raise WrongUse(f"{file.name} is no article", remedy="Save it as .md, .txt or .html.")
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(_ARTICLE_MOST + 1)
+    except OSError as error:
+        raise WrongUse(f"cannot read {file}: {error.strerror}") from error
+    if len(data) > _ARTICLE_MOST:
+        raise WrongUse(f"{file.name} is larger than any article", remedy="Save the text alone.")
+    return articles.read(articles.decode(data, articles.Form(form)), articles.Form(form))
 
 
 @grammar.command(

@@ -110,5 +110,12 @@ def parse(slug: str, files: Mapping[str, str], order: Sequence[str] = ("en",)) -
     return Appeal(slug, MappingProxyType(read), [*marked, *preferred, *read][0])
 
 
+def misnamed(slug: str, file: str) -> str:
+    """Say what is wrong with the name of an appeal or of one of its files; "" for nothing."""
+    if not _SLUG.fullmatch(slug):
+        return f"an appeal's name has small letters, digits and hyphens: not {slug}"
+    return "" if _FILE.fullmatch(file) else f"{file.removesuffix('.md')} is no language, as en or pt-BR are"
+
+
 def _note(findings: list[Finding], name: str, line: int, message: str) -> None:
     findings.append(Finding(name, line, message))
