@@ -102,6 +102,8 @@ def speakable(address: str) -> bool:
     local, at, domain = address.rpartition("@")
     if not (at and local and domain) or _UNSAFE(address):
         return False
+    if address.isascii():  # nearly all: their letters are their octets
+        return len(address) <= _MAX_PATH and len(local) <= _MAX_LOCAL
     return len(address.encode()) <= _MAX_PATH and len(local.encode()) <= _MAX_LOCAL
 
 
@@ -155,6 +157,8 @@ def stuff(data: bytes) -> bytes:
 
 def xtext(text: str) -> str:
     """Encode printable ASCII for a DSN parameter (RFC 3461 section 4)."""
+    if text.isalnum() and text.isascii():  # as our marks are
+        return text
     return _NOT_XTEXT.sub(lambda match: f"+{ord(match[0]):02X}", text)
 
 
