@@ -58,10 +58,10 @@ class Effect(StrEnum):
 _NO: Final = frozenset({"abuse", "opt-out", "opt-out-list"})
 #: Reports that ask for nothing; "auth-failure" is about signatures (RFC 6591).
 _HARMLESS: Final = frozenset({"not-spam", "auth-failure"})
-#: Reasons of a bounce that name our own set-up, or that we are blocked, and the seconds of rest they ask for.
-_OURS: Final = {
-    fault.reason: fault.rest for fault in FAULTS if fault.trouble in {Trouble.SENDER, Trouble.BLOCKED}
-}
+#: Reasons of a bounce that name our own set-up, or that we are blocked.
+_OURS: Final = frozenset(
+    fault.reason for fault in FAULTS if fault.trouble in {Trouble.SENDER, Trouble.BLOCKED}
+)
 
 #: Seconds of each tick that are spent on returned mail.
 TICK_SECONDS: Final = 1.0
@@ -213,7 +213,6 @@ class PostRoom:
             code=verdict.code,
             status=verdict.status or None,
             text=verdict.text,
-            due_at=now + _OURS.get(verdict.reason, 0.0),
         )
         if verdict.reason not in _OURS:
             return _effect(self._aftermath.bounced(end, now), Effect.BOUNCED)

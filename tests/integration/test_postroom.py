@@ -27,7 +27,6 @@ from worker.store.aftermath import Aftermath
 from worker.store.audience import Rule
 from worker.store.blames import Blames
 from worker.store.database import Database
-from worker.store.ledger import Ledger
 from worker.store.people import People
 from worker.store.plans import Draft, Plans
 from worker.store.schema import campaigns, deliveries, facts
@@ -142,7 +141,7 @@ OURS = ("our fault", "unauthenticated")
 NEWS: list[tuple[str, str, Effect, str, set[tuple[str, str]], list[tuple[str, str, str]]]] = [
     ("unconfirmed", "postfix-failed", Effect.BOUNCED, "bounced", {DEAD}, GONE),
     ("unconfirmed", "postfix-expired", Effect.BOUNCED, "bounced", set(), []),
-    ("unconfirmed", "gmail-unauthenticated", Effect.BOUNCED, "queued", {OURS}, []),
+    ("unconfirmed", "gmail-unauthenticated", Effect.BOUNCED, "bounced", {OURS}, []),
     ("sent", "gmail-unauthenticated", Effect.BOUNCED, "sent", {OURS}, []),
     ("queued", "gmail-unauthenticated", Effect.BOUNCED, "queued", {OURS}, []),
     ("bounced", "gmail-unauthenticated", Effect.NOTHING, "bounced", set(), []),
@@ -609,33 +608,10 @@ def test_each_provider_speaks_for_itself(bureau: Bureau) -> None:
     assert "3 mails to google servers" in standing(bureau, here[0])[1]
 
 
-def test_an_unconfirmed_mail_refused_for_our_fault_waits_for_its_campaign(bureau: Bureau) -> None:
-    """It goes again when the fault has rested; not from under a sender, nor after the campaign has ended."""
+def test_an_unconfirmed_mail_refused_for_our_fault_does_not_go_again_by_itself(bureau: Bureau) -> None:
+    """A forwarder behind the mailbox may have refused it: a second copy is for an operator to decide."""
     here = bureau.campaign()
-    ledger = Ledger(bureau.database)
-    with bureau.database.read() as connection:
-        batch = connection.execute(sa.select(deliveries.c.batch_id)).scalars().first()
-    assert batch is not None
-    held = ledger.lease(batch, "owner", bureau.clock(), bureau.clock() + 60)
-    assert held is not None
-    for delivery in here:
-        bureau.put(delivery, "sent", settled_at=bureau.clock())
-    for delivery in here[:2]:
-        bureau.put(delivery, "unconfirmed", lease_id=held.id)
-    assert bureau.room.look(bureau.mail("gmail-unauthenticated", here[0])) is Effect.LATER
-    assert bureau.facts(here[0]) == set()
-    ledger.give_back(held, [], bureau.clock())
-    assert ledger.lease(batch, "owner", bureau.clock(), bureau.clock() + 60) is None  # all done
+    bureau.put(here[0], "unconfirmed")
     blamed(bureau, here[:1])
-    assert bureau.state(here[0]) == ("queued", "unauthenticated")
-    early = ledger.lease(batch, "owner", bureau.clock(), bureau.clock() + 60)
-    assert early is not None
-    assert ledger.advance(early, [], 10, bureau.clock(), bureau.clock() + 60).claimed == []
-    ledger.give_back(early, [], bureau.clock())
-    bureau.clock.forward(3601)
-    again = ledger.lease(batch, "owner", bureau.clock(), bureau.clock() + 60)
-    assert again is not None
-    with bureau.database.write() as connection:
-        connection.execute(sa.update(campaigns).values(state="finished"))
-    blamed(bureau, here[1:2])
-    assert bureau.state(here[1]) == ("bounced", "unauthenticated")
+    assert bureau.state(here[0]) == ("bounced", "unauthenticated")
+    assert bureau.suppressed() == []

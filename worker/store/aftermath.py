@@ -16,7 +16,7 @@ from worker.deliveries import State
 from worker.post.replies import GONE, GONE_IF_AGAIN
 from worker.store.database import Database
 from worker.store.ledger import Outcome
-from worker.store.schema import batches, campaigns, deliveries, facts
+from worker.store.schema import campaigns, deliveries, facts
 from worker.store.suppressions import EVERYTHING, Suppression, add_within, insert_new
 from worker.store.tallies import of_campaign, taken
 
@@ -87,14 +87,10 @@ class Aftermath:
         return Change.NEW
 
     def blamed(self, end: Outcome, now: float) -> Change:
-        """Write down that a mail came back for a fault of ours: a fact about it, and nobody's end.
+        """Write down that a mail came back for a fault of ours: a fact about it, no word about a person.
 
-        One that was unconfirmed surely did not arrive. It waits again, as if the relay had said so, while its
-        campaign goes; afterwards only an operator may send it again (`retry --bounced`).
-
-        Args:
-            end: how it failed; its state is `BOUNCED`, `due_at` is when it is worth another try.
-            now: UTC seconds.
+        One that was unconfirmed ends as bounced, and waits for an operator (`retry --bounced`). It does not
+        go again by itself: whoever forwards mail breaks its authentication, so it may have arrived once.
         """
         with self._database.write() as connection:
             found = _standing(connection, end.id)
@@ -102,13 +98,10 @@ class Aftermath:
                 return Change.UNKNOWN
             if found.state == State.SENDING:
                 return Change.IN_HAND
-            if found.state == State.UNCONFIRMED:
-                if not _goes(connection, found.campaign_id):
-                    _settle(connection, end, now)
-                elif not _wait_again(connection, end, found.batch_id, now):
-                    return Change.IN_HAND
-            elif found.state == State.BOUNCED:
+            if found.state == State.BOUNCED:
                 return Change.KNOWN
+            if found.state == State.UNCONFIRMED:
+                _settle(connection, end, now)
             new = _add_fact(connection, end.id, BLAMED, end.reason, now)
         return Change.NEW if new or found.state == State.UNCONFIRMED else Change.KNOWN
 
@@ -168,41 +161,9 @@ class Aftermath:
         return len(dead)
 
 
-def _standing(connection: sa.Connection, delivery_id: int) -> sa.Row[str, bytes, int, int] | None:
-    columns = deliveries.c.state, deliveries.c.address_key, deliveries.c.campaign_id, deliveries.c.batch_id
-    query = sa.select(*columns).where(deliveries.c.id == delivery_id)
+def _standing(connection: sa.Connection, delivery_id: int) -> sa.Row[str, bytes] | None:
+    query = sa.select(deliveries.c.state, deliveries.c.address_key).where(deliveries.c.id == delivery_id)
     return connection.execute(query.with_for_update()).one_or_none()
-
-
-def _goes(connection: sa.Connection, campaign_id: int) -> bool:
-    query = sa.select(campaigns.c.id).where(
-        campaigns.c.id == campaign_id, campaigns.c.state.in_(("running", "paused"))
-    )
-    return connection.execute(query).first() is not None
-
-
-def _wait_again(connection: sa.Connection, end: Outcome, batch_id: int, now: float) -> bool:
-    """Queue an unconfirmed delivery again; False while somebody has its batch in hand, who might close it."""
-    free = batches.c.id == batch_id, batches.c.lease_id.is_(None)
-    opened = sa.update(batches).where(*free).values(done=0, due_at=now, rung_at=None)
-    if not connection.execute(opened).rowcount:
-        return False
-    # Its fence goes too: the sender that lost it may be late, not gone, and has no more to say.
-    connection.execute(
-        sa.update(deliveries)
-        .where(deliveries.c.id == end.id)
-        .values(
-            state=State.QUEUED,
-            reason=end.reason,
-            due_at=end.due_at,
-            lease_id=None,
-            reply_code=end.code,
-            reply_status=end.status,
-            reply_text=end.text,
-            settled_at=None,
-        )
-    )
-    return True
 
 
 def _settle(connection: sa.Connection, end: Outcome, now: float) -> None:
