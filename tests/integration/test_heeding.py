@@ -6,9 +6,10 @@ and in the midst of an import's last step; after each step a plan counts whom a 
 
 import contextlib
 import itertools
+import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import hypothesis.strategies as st
@@ -24,6 +25,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from worker import processes
+from worker.feedback import OptOuts
+from worker.sealing import Keyring
+from worker.store.aftermath import Aftermath, Change
 from worker.store.audience import Rule, chosen
 from worker.store.database import Database
 from worker.store.ledger import Ledger
@@ -325,6 +330,39 @@ def test_people_who_say_no_in_any_order_at_once_do_not_lock_each_other_out(datab
     assert [(one.reason, one.count) for one in Plans(database, 3).kinds(Rule((1, 2)))] == [
         ("suppressed", 300)
     ]
+
+
+def test_a_complaint_and_an_opt_out_about_one_mail_at_once_are_both_taken(database: Database) -> None:
+    """Whoever is second waits for the first, and neither waits for what the other waits for."""
+    store, plans = People(database), Plans(database, batch_size=3)
+    texts = store.consent_ids([("consent", "form", "")])
+    with store.begin_import() as opened:
+        opened.add([Staged(key(1), 1, b"\1", "other", texts[0], 1.0)])
+        opened.finish("one", "One", 1.0)
+    campaign = plans.record(
+        Draft("a", "{}", Rule((1,)), "d" * 64, "running", "op", "op", 0.0, "UTC", None), 0.0
+    )
+    assert plans.slice(campaign, 3, 1.0)
+    with database.read() as connection:
+        delivery = connection.execute(sa.select(deliveries.c.id)).scalar_one()
+    keyring = Keyring.generate(secrets.token_bytes)
+    opt_outs = OptOuts(database, keyring, sender="", discreet_sender="", clock=lambda: 2.0)
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+
+    def waiting() -> bool:
+        with database.read() as connection:
+            return bool(connection.exec_driver_sql(waits).scalar_one())
+
+    def interrupt(_: object, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("INSERT INTO suppressions") and not second:
+            second.append(pool.submit(opt_outs.said_no, delivery, "page"))
+            assert database.is_sqlite or processes.until(waiting, seconds=10)
+
+    second: list[Future[bool]] = []
+    with ThreadPoolExecutor() as pool:
+        sa.event.listen(database.engine, "before_cursor_execute", interrupt)
+        assert Aftermath(database).complained(delivery, "abuse", 2.0) is Change.NEW
+        assert second[0].result()
 
 
 @pytest.fixture(autouse=True)
