@@ -10,7 +10,7 @@ seen by the import, or is looked at when what the import wrote can be seen.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -94,7 +94,16 @@ def add_within(connection: sa.Connection, entries: Sequence[Suppression]) -> int
     if not entries:
         return 0
     # In one order, whoever writes: two who bring the same people would else wait for each other (PostgreSQL).
-    rows = [asdict(one) for one in sorted(entries, key=lambda one: (one.address_key, one.scope))]
+    rows = [
+        {
+            "address_key": one.address_key,
+            "scope": one.scope,
+            "reason": one.reason,
+            "source": one.source,
+            "created_at": one.created_at,
+        }
+        for one in sorted(entries, key=lambda one: (one.address_key, one.scope))
+    ]
     statement = insert_new(suppressions, connection).on_conflict_do_nothing()
     new = connection.execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount
     connection.execute(sa.insert(unheeded), [{"address_key": one["address_key"]} for one in rows])
