@@ -1,5 +1,6 @@
 """What would embarrass us is found: each fault planted alone is named exactly, and a good appeal has none."""
 
+import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -408,6 +409,7 @@ def test_the_facts_about_mail_programs_are_dated_and_named() -> None:
     known = clients.facts()
     assert known.date.startswith("20")
     assert "caniemail" in known.source
+    assert all(fact.tested <= known.date[:7] for fact in known.known)
     assert all(fact.lost_in and (fact.property or fact.at_rule or fact.element) for fact in known.known)
 
 
@@ -419,6 +421,99 @@ def test_the_documents_name_every_finding() -> None:
         f"| `{rule.name}` | {rule.severity} | {rule.about} | {rule.mend} |"
         for rule in sorted(preflight.RULES.values(), key=lambda rule: rule.name)
     ]
+
+
+#: What broken mails are made of.
+PIECES = (
+    *(
+        "<p>",
+        "</p>",
+        "<a href=",
+        '"',
+        "'",
+        ">",
+        "<",
+        "https://",
+        "http://[",
+        "mailto:",
+        "//",
+        "x",
+        " ",
+        "\n",
+        "&#",
+    ),
+    *(
+        "<table",
+        "<td",
+        " style=",
+        "color:",
+        "#ff",
+        "rgb(1,2",
+        "url(",
+        ";",
+        "{",
+        "}",
+        "<style>",
+        "</style>",
+        "@media",
+    ),
+    *(
+        "<img ",
+        "alt",
+        "<h1>",
+        "<h5>",
+        "{{",
+        "%}",
+        "\x00",
+        "é",
+        "\ud7ff",
+        "<!--",
+        "-->",
+        "<svg",
+        "onclick=",
+        "lang=",
+    ),
+    *(
+        '<?xml version="1.0" encoding="x"?>',
+        "<!DOCTYPE html>",
+        "<html>",
+        "<body>",
+        ":8x",
+        "%7B",
+        "font-size:1e9px",
+        "(prefers-color-scheme: dark)",
+    ),
+)
+
+
+class _Held:
+    """Something large that a failing example need not show."""
+
+    def __init__(self, letter: Letter) -> None:
+        self.letter = letter
+
+
+@pytest.fixture(scope="module")
+def held(well: Edition) -> _Held:
+    """A good letter."""
+    return _Held(_letter(well))
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join), st.text(max_size=40))
+def test_no_mail_stops_a_check(held: _Held, page: str, text: str) -> None:
+    """However broken a page, a text or a subject, each check has an answer."""
+    letter = held.letter
+    head = letter.head.replace(b"=_part", b"=_other")
+    parts = [
+        b"\r\nContent-Type: text/%s; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n%s\r\n"
+        % (kind, base64.encodebytes(content.encode()))
+        for kind, content in ((b"plain", text), (b"html", page))
+    ]
+    data = b"\r\n--=_other".join([head + b"\r\n", *parts, b"--\r\n"])
+    shown = replace(letter.shown, subject=text, preheader=text)
+    broken = replace(letter, shown=shown, parcel=replace(letter.parcel, data=data))
+    assert broken.html.replace("\r\n", "\n").strip() == page.strip() or "\x00" in page
+    list(table.examine([broken]))
 
 
 def _letter(well: Edition) -> Letter:

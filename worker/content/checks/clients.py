@@ -46,6 +46,8 @@ class Fact:
     element: str
     #: who does not draw it
     lost_in: tuple[str, ...]
+    #: year and month of the last test
+    tested: str
     #: whether the words suffer
     breaks: bool
 
@@ -77,6 +79,7 @@ def _fact(told: dict[str, Any]) -> Fact:
         at_rule=told.get("at_rule", ""),
         element=told.get("element", ""),
         lost_in=tuple(told["lost_in"]),
+        tested=told["tested"],
         breaks=bool(told.get("breaks")),
     )
 
@@ -87,7 +90,7 @@ def unsupported(letter: Letter) -> Iterator[Finding]:
     for fact in facts().known:
         if asked.holds(fact):
             rule = BREAKS if fact.breaks else LOST
-            yield rule.found(f"{fact.name}: not in {', '.join(fact.lost_in)}", "HTML")
+            yield rule.found(f"{fact.name}: not in {', '.join(fact.lost_in)} ({fact.tested})", "HTML")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from email.message import EmailMessage
 from functools import cached_property
 from typing import Any, Final
 
+from lxml import etree
 from lxml import html as lxml_html
 
 from worker.content.checks import css
@@ -112,7 +113,12 @@ class Letter:
     @cached_property
     def page(self) -> Element:
         """The HTML part's root element; an empty page where it holds nothing."""
-        return lxml_html.document_fromstring(self.html or "<p></p>")
+        # Octets, because a text that names its encoding is refused.
+        parser = lxml_html.HTMLParser(encoding="utf-8")
+        try:
+            return lxml_html.document_fromstring(self.html.encode("utf-8", "replace"), parser=parser)
+        except etree.LxmlError:
+            return lxml_html.document_fromstring("<p></p>")
 
     @cached_property
     def sheet(self) -> Sequence[css.Rule]:
