@@ -88,7 +88,7 @@ def test_a_tag_finds_its_language(tag: str, serves: str) -> None:
 
 def test_a_language_without_a_catalogue_is_refused() -> None:
     """Nobody is answered in English because their language is missing."""
-    with pytest.raises(CatalogueError, match=r"no catalogue for the language cy: cy\.po") as caught:
+    with pytest.raises(CatalogueError, match=r"no catalogue for the language cy: locale/cy\.po") as caught:
         SHIPPED.words("cy")
     assert "copy of en.po" in (caught.value.remedy or "")
 
