@@ -87,7 +87,8 @@ class Catalogues:
         """
         found = self.match(language)
         if not found:
-            raise CatalogueError(f"there is no catalogue for the language {language}: locale/{language}{_SUFFIX}")
+            file = f"locale/{language}{_SUFFIX}"
+            raise CatalogueError(f"there is no catalogue for the language {language}: {file}")
         if found not in self._read:
             messages = _messages(f"{found}{_SUFFIX}", self._files[f"{found}{_SUFFIX}"])
             words = Words({str(each.context): str(each.string) for each in messages})
