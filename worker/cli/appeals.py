@@ -66,7 +66,7 @@ def _list(*, as_json: bool) -> int:
     if as_json:
         terminal.show_json(summaries)
     elif not summaries:
-        terminal.say("There is no appeal yet: write one in templates/appeals/NAME/en.md")
+        terminal.say("There is no appeal yet. Begin one: tocsin appeals new NAME")
     else:
         columns = [terminal.Column(title) for title in ("Appeal", "Languages", "Subject")]
         rows = [
