@@ -1,9 +1,11 @@
 """What would embarrass us is found: each fault planted alone is named exactly, and a good appeal has none."""
 
 import base64
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +18,7 @@ from worker.content.checks.letters import Letter
 from worker.content.editions import Edition
 from worker.errors import Refused, WrongUse
 from worker.readers import Trial
+from worker.sealing import Person
 from worker.wiring import Wiring
 
 WELL = """\
@@ -115,6 +118,29 @@ def test_a_good_appeal_has_neither_errors_nor_warnings(wiring: Wiring, slug: str
 
 
 PERSONAL = ("links.personal", "fields.fallback")
+
+
+@pytest.mark.parametrize("language", ["ar", "de", "es", "fr", "ru"])
+def test_what_the_look_says_is_well_in_every_language(well: Edition, language: str) -> None:
+    """Our own words, from right to left too, give nobody anything to find."""
+    appeal = {f"{language}.md": well.appeal["en.md"], "en.md": well.appeal["en.md"]}
+    assert names(list(preflight.examine(Trial(replace(well, appeal=appeal))))) == set()
+
+
+def test_a_field_in_a_link_is_the_same_link_in_both_parts(well: Edition) -> None:
+    """However each part has to write what a reader's name puts into it."""
+    link = "https://act.example.org/story?name={{ first_name }}"
+    appeal = edited(well.appeal, "en.md", "https://act.example.org/story", link)
+    trial = Trial(replace(well, appeal=appeal, discreet=None))
+    trial.reader = functools.partial(_renamed, trial.reader)  # type: ignore[method-assign]  # a reader with accents
+    assert "text.links" not in names(list(preflight.examine(trial)))
+
+
+def _renamed(reader: Callable[..., Person], *args: Any) -> Person:
+    person = reader(*args)
+    return replace(person, fields={**person.fields, "first_name": "Zoë [Bo]"})
+
+
 #: Words of the good appeal, what stands there instead, and all that is then found.
 IN_THE_APPEAL = [
     ("{{ first_name | default(", "{{ town }} {{ first_name | default(", {"fields.fallback"}),

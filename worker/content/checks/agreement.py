@@ -6,6 +6,7 @@ Refuses: to compare every word; links, numbers, the warning and the opt-out are 
 import re
 from collections.abc import Iterator
 from typing import Final
+from urllib.parse import unquote
 
 from worker.content.checks.findings import Finding, Rule, Severity
 from worker.content.checks.hrefs import HOLE
@@ -60,9 +61,11 @@ def _is_share(link: Link) -> bool:
 
 def links(letter: Letter) -> Iterator[Finding]:
     """Find links that readers of the text part could not follow."""
+    said = unquote(letter.text)
     for link in letter.links:
-        bare = link.href.removeprefix("mailto:")
-        if bare not in letter.text and not _is_share(link):
+        # HTML percent-encodes what a merge field puts into a link, and plain text may not.
+        bare = unquote(link.href.removeprefix("mailto:"))
+        if bare not in said and not _is_share(link):
             yield LINKS.found(f"the link “{link.text}” is not in it", "text")
 
 

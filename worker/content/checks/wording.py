@@ -75,7 +75,7 @@ RULES: Final = (LONG, REPLY, CAPITALS, EMOJI, REPEATED, PREHEADER, SAME, TELLS, 
 
 _MOST_SUBJECT: Final = 70
 _PREHEADER_LEAST, _PREHEADER_MOST = 25, 140
-_REPLY: Final = re.compile(r"\s*(?:re|fwd?|aw|wg|tr|отв?|rv|ref)\s*:", re.IGNORECASE)
+_REPLY: Final = re.compile(r"\s*(?:re|fwd?|aw|wg|tr|отв?|rv)\s*:", re.IGNORECASE)
 _EMOJI: Final = re.compile("[\u2600-\u27bf\u2b00-\u2bff\ufe0f\U0001f000-\U0001faff]")
 _REPEATED: Final = re.compile(r"[!?]{2,}|([$€£*~_=#])\1+|!.*!")
 _WORD: Final = re.compile(r"[^\W\d_]{2,}")
