@@ -165,6 +165,16 @@ def test_a_site_that_is_not_there_breaks_a_link(network: Network) -> None:
     assert (name, "no such host" in told) == ("links.broken", True)
 
 
+def test_a_dns_that_is_away_says_nothing_of_a_page(network: Network) -> None:
+    """A warning, not an error: the operator's network is down, not the page."""
+
+    def silent(_host: str, _port: int) -> list[str]:
+        raise socket.gaierror(socket.EAI_AGAIN, "try again")
+
+    network = replace(network, resolve=silent)
+    assert [name for name, _ in found("https://fairshore.example/", network)] == ["links.doubtful"]
+
+
 def test_a_name_with_one_private_address_is_not_visited(site: Callable[..., str], network: Network) -> None:
     """Or the second question would be answered by the machines of our own network."""
     network = replace(network, resolve=lambda _host, _port: ["127.0.0.1", "192.168.0.1"])

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from worker import preflight, settings, workspace
-from worker.content.checks import clients, colours, css, table
+from worker.content.checks import clients, colours, css, hrefs, table
 from worker.content.checks.findings import Finding, Rule, Severity, errors, merged
 from worker.content.checks.letters import Letter
 from worker.content.editions import Edition
@@ -331,6 +332,14 @@ def test_names_are_families_and_stand_once() -> None:
         assert (bool(family), dot, bool(word)) == (True, ".", True), rule.name
         assert rule.mend.endswith("."), rule.name
         assert not rule.about.endswith("."), rule.name
+
+
+def test_only_pages_are_visited(wiring: Wiring) -> None:
+    """Not the opt-out link, which would be a click; not ready posts: a network would read the appeal."""
+    letter = next(iter(preflight.letters(Trial(wiring.edition("chechnya-report")))))
+    links = [link.href for link in hrefs.fetchable(letter)]
+    assert len(links) == len(set(links)) > 5
+    assert {urlsplit(link).hostname for link in links} == {"example.org", "www.example.org"}
 
 
 def test_the_same_in_several_mails_is_one_finding(well: Edition) -> None:

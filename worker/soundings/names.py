@@ -83,7 +83,8 @@ class _Asked:
             yield rules.SILENT.found(f"no answer about {domain}", "DNS")
             return
         if len(found) != 1:
-            yield rules.SPF.found(f"{domain} has {len(found) or 'no'} SPF record(s)", "DNS")
+            count = f"{len(found)} SPF records" if found else "no SPF record"
+            yield rules.SPF.found(f"{domain} has {count}", "DNS")
         elif {"+all", "all"} & set(found[0].lower().split()):
             yield rules.SPF.found(f"the SPF record of {domain} allows everybody", "DNS")
 

@@ -73,6 +73,10 @@ def public() -> Network:
     return Network(_resolve, is_public, ssl.create_default_context())
 
 
+class _UnansweredError(Exception):
+    """The DNS did not answer: that says nothing of the page."""
+
+
 class _Connection(http.client.HTTPSConnection):
     """Connects to the address that was judged: a name may change its mind between two questions."""
 
@@ -115,7 +119,7 @@ def _visited(link: str, network: Network) -> Sequence[Finding]:
             return [rules.BROKEN.found(f"{shown} leads on and on", "HTML")]
     except _TrustlessError as error:
         return [rules.PRIVATE.found(f"{shown} leads to {error}", "HTML")]
-    except TimeoutError:
+    except (TimeoutError, _UnansweredError):
         return [rules.DOUBTFUL.found(f"{shown} did not answer in time", "HTML")]
     except (OSError, http.client.HTTPException, ValueError) as error:
         return [rules.BROKEN.found(f"{shown} cannot be reached ({_why(error)})", "HTML")]
@@ -173,9 +177,12 @@ def _hop(place: str, network: Network) -> tuple[int, str]:
 
 def _judged_address(host: str, port: int, network: Network) -> str:
     """Return an address to connect to; none may be private, or the next question could be answered by it."""
-    found = network.resolve(host, port)
-    if not found:
-        raise socket.gaierror(f"{host} has no address")
+    try:
+        found = network.resolve(host, port)
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_AGAIN:
+            raise _UnansweredError from error
+        raise
     for each in found:
         if not network.permitted(ipaddress.ip_address(each.partition("%")[0])):
             raise _TrustlessError("an address of a private network")

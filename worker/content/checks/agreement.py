@@ -9,9 +9,8 @@ from typing import Final
 from urllib.parse import unquote
 
 from worker.content.checks.findings import Finding, Rule, Severity
-from worker.content.checks.hrefs import HOLE
-from worker.content.checks.letters import Letter, Link, plain
-from worker.content.networks import NETWORKS
+from worker.content.checks.hrefs import HOLE, is_share
+from worker.content.checks.letters import Letter, plain
 
 __all__ = ["RULES", "draft", "lines", "links", "markup", "numbers", "warning"]
 
@@ -51,12 +50,6 @@ _WIDEST: Final = 78
 _NUMBER: Final = re.compile(r"\d+(?:[.,:\u00a0\u202f]\d+)*")
 _TAG: Final = re.compile(r"</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>|&(?:[a-z]{2,8}|#\d{2,5});", re.IGNORECASE)
 _DRAFT: Final = re.compile(r"\b(?:TODO|TBC|TBD|FIXME|XXX+|lorem ipsum)\b|\?\?\?|\[(?:insert|add|link|name)\b")
-_SHARES: Final = tuple(each.pattern.partition("{")[0] for each in NETWORKS.values())
-
-
-def _is_share(link: Link) -> bool:
-    """Tell whether a link opens a ready post, which the text part holds as words."""
-    return link.href.startswith(_SHARES)
 
 
 def links(letter: Letter) -> Iterator[Finding]:
@@ -65,7 +58,7 @@ def links(letter: Letter) -> Iterator[Finding]:
     for link in letter.links:
         # HTML percent-encodes what a merge field puts into a link, and plain text may not.
         bare = unquote(link.href.removeprefix("mailto:"))
-        if bare not in said and not _is_share(link):
+        if bare not in said and not is_share(link):
             yield LINKS.found(f"the link “{link.text}” is not in it", "text")
 
 

@@ -11,12 +11,14 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from worker.content.checks.findings import Finding, Rule, Severity
 from worker.content.checks.letters import Letter, Link
+from worker.content.networks import NETWORKS
 
 __all__ = [
     "RULES",
     "duplicate",
     "faulty",
     "fetchable",
+    "is_share",
     "named",
     "personal",
     "pictures",
@@ -110,6 +112,7 @@ HOLE: Final = re.compile(
 _STAND_IN: Final = re.compile(r"[/=.?&](?:todo|tbc|tbd|xxx+|changeme|(?:your|insert)-link)\b", re.IGNORECASE)
 _ADDRESS: Final = re.compile(r"(?:https?://)?((?:[a-z0-9-]+\.)+[a-z]{2,})(?:[/:?#]\S*)?", re.IGNORECASE)
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9_-]{1,63}\.)+[a-z][a-z0-9-]*", re.IGNORECASE)
+_SHARES: Final = tuple(each.pattern.partition("{")[0] for each in NETWORKS.values())
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _VAGUE: Final = frozenset(
     {"click here", "click", "here", "link", "more", "read more", "this", "this link", "go", "learn more"}
@@ -231,10 +234,18 @@ def pictures(letter: Letter) -> Iterator[Finding]:
             yield REMOTE.found(f"the picture {_shown(source)} is loaded from a server", "HTML")
 
 
+def is_share(link: Link) -> bool:
+    """Tell whether a link opens a ready post, which the text part holds as words."""
+    return link.href.startswith(_SHARES)
+
+
 def fetchable(letter: Letter) -> Iterator[Link]:
-    """Yield the links that can be fetched: https, not our own opt-out, each once."""
+    """Yield the links that can be fetched: https, each once; not our own opt-out.
+
+    Nor ready posts: a network would be told before the day what the appeal says.
+    """
     met = {letter.opt_out_url}
     for link in letter.links:
-        if link.href not in met and link.href.startswith("https://"):
+        if link.href not in met and link.href.startswith("https://") and not is_share(link):
             met.add(link.href)
             yield link
