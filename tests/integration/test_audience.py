@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -141,6 +142,23 @@ def test_campaigns_launched_side_by_side_are_counted_apart(database: Database) -
     assert docket.cancel(one.id, 2.0) == 10
     assert tallies.tally(one.id) == {("skipped", "cancelled"): 10}
     assert tallies.tally(other.id) == {("queued", ""): 10}
+
+
+def test_campaigns_launched_at_the_same_moment_are_each_counted_whole(database: Database) -> None:
+    """Also where the rows of one are not yet seen by the other while both are being written."""
+    fill(database, [member(number) for number in range(1, 201)])
+    plans, tallies = Plans(database, batch_size=3), Tallies(database)
+    draft = Draft("a", "{}", Rule((1,)), "d" * 64, "running", "op", "op", 0.0, "UTC", None)
+    both = [plans.record(draft, 0.0) for _ in range(2)]
+
+    def launch(campaign: Campaign) -> None:
+        while plans.slice(campaign, 9, 1.0):
+            pass
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(launch, [*both, *both]))  # two launchers for each
+    assert [tallies.tally(campaign.id) for campaign in both] == [{("queued", ""): 200}] * 2
+    assert [plans.get(campaign.id).audience for campaign in both] == [200, 200]
 
 
 def test_a_campaign_not_yet_launched_counts_nobody(database: Database) -> None:
