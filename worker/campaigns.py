@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from worker.content.checks.findings import Finding
+from worker.deeds import Action, Deed, Fact
 from worker.deliveries import OPEN, State
 from worker.errors import Refused
 from worker.store.audience import Kind, Rule
@@ -163,7 +164,15 @@ class Campaigns:
             time_zone=plan.time_zone,
             not_after=plan.not_after,
         )
-        campaign = self._plans.record(draft, self._clock())
+        facts: dict[str, Fact] = {
+            "recipients": plan.recipients,
+            "left_out": dict(plan.left_out),
+            "digest": plan.digest,
+            "state": draft.state,
+            **({"waived": list(plan.waived)} if plan.waived else {}),
+        }
+        deed = self._deed(operator, Action.SEND, "", **facts)
+        campaign = self._plans.record(draft, self._clock(), deed)
         self._start_if_due(campaign)
         return self.find(campaign.name)
 
@@ -181,46 +190,51 @@ class Campaigns:
             raise Refused(
                 f"that is not the digest of {name}", remedy=f"Look at it again: tocsin status {name}"
             )
-        self._plans.move(campaign.id, ["awaiting"], "scheduled", approved_by=operator)
+        deed = self._deed(operator, Action.APPROVE, name, digest=campaign.digest)
+        self._plans.move(campaign.id, ["awaiting"], "scheduled", deed, approved_by=operator)
         self._start_if_due(self.find(name))
         return self.find(name)
 
-    def pause(self, name: str) -> Campaign:
+    def pause(self, name: str, operator: str) -> Campaign:
         """Let nothing new begin; safe to repeat."""
-        return self._moved(
-            name, ["running", "scheduled", "paused"], "paused", "pause", notice="paused by hand"
-        )
+        going = ["running", "scheduled", "paused"]
+        deed = self._deed(operator, Action.PAUSE, name)
+        return self._moved(going, "paused", deed, notice="paused by hand")
 
-    def resume(self, name: str) -> Campaign:
+    def resume(self, name: str, operator: str) -> Campaign:
         """Go on exactly where it stopped."""
-        campaign = self.find(name)
         # Back to scheduled: the tick starts it, or goes on with its launch, when its time has come.
-        moved = self._moved(name, ["paused"], "scheduled", "resume", notice="")
+        moved = self._moved(["paused"], "scheduled", self._deed(operator, Action.RESUME, name), notice="")
         self._start_if_due(moved)
-        return self.find(campaign.name)
+        return self.find(name)
 
-    def cancel(self, name: str) -> Campaign:
+    def cancel(self, name: str, operator: str) -> Campaign:
         """End it: what has not begun is skipped, for good."""
         going = ["awaiting", "scheduled", "running", "paused"]
-        campaign = self._moved(name, going, "cancelled", "cancel", notice="", finished_at=self._clock())
+        deed = self._deed(operator, Action.CANCEL, name)
+        campaign = self._moved(going, "cancelled", deed, notice="", finished_at=deed.at)
         self._docket.cancel(campaign.id, self._clock())
         return campaign
 
-    def retry(self, name: str, states: Sequence[State], not_after: float | None) -> Reopened:
+    def retry(self, name: str, states: Sequence[State], not_after: float | None, operator: str) -> Reopened:
         """Queue again exactly those that ended in these states and may still be written to."""
         campaign = self.find(name)
         if campaign.state == "cancelled":
             raise Refused(f"{name} was cancelled", remedy="Plan it anew with `tocsin send`.")
-        found = self._docket.reopen(campaign.id, states, self._clock())
+        action = Action.RESEND if list(states) == [State.UNCONFIRMED] else Action.RETRY
+        deed = self._deed(operator, action, name, states=[str(one) for one in states], not_after=not_after)
+        found = self._docket.reopen(campaign.id, states, deed.at, deed)
         if found.opened:
-            deadline = {} if not_after is None else {"not_after": not_after}
-            self._plans.move(campaign.id, ["finished", "running", "paused"], "running", notice="", **deadline)
+            going = ["finished", "running", "paused"]
+            values: dict[str, object] = {} if not_after is None else {"not_after": not_after}
+            self._plans.move(campaign.id, going, "running", None, notice="", **values)
             self.ring()
         return found
 
-    def accept(self, name: str) -> int:
+    def accept(self, name: str, operator: str) -> int:
         """Take a person's word that what is unconfirmed arrived; returns how many deliveries."""
-        return self._docket.accept(self.find(name).id, self._clock())
+        deed = self._deed(operator, Action.ACCEPT, name)
+        return self._docket.accept(self.find(name).id, deed.at, deed)
 
     def verify(self, name: str) -> Proof:
         """Add a campaign up."""
@@ -266,11 +280,15 @@ class Campaigns:
         if campaign.state == "scheduled" and campaign.start_at <= self._clock() and self.begin(campaign):
             self._doorbell.launch(campaign.id)
 
-    def _moved(self, name: str, came_from: Sequence[str], to: str, verb: str, **values: object) -> Campaign:
-        campaign = self.find(name)
-        if not self._plans.move(campaign.id, came_from, to, **values):
-            raise Refused(f"cannot {verb} {name}: it is {campaign.state}")
-        return self.find(name)
+    def _moved(self, came_from: Sequence[str], to: str, deed: Deed, **values: object) -> Campaign:
+        """Move the campaign that the deed is about; Refused where it is in another state."""
+        campaign = self.find(deed.subject)
+        if not self._plans.move(campaign.id, came_from, to, deed, **values):
+            raise Refused(f"cannot {deed.action} {campaign.name}: it is {campaign.state}")
+        return self.find(campaign.name)
+
+    def _deed(self, operator: str, action: Action, name: str, **facts: Fact) -> Deed:
+        return Deed(self._clock(), operator, action, name, facts)
 
 
 class Alarms:

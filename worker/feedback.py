@@ -11,9 +11,9 @@ import sqlalchemy as sa
 import structlog
 
 from worker.sealing import Keyring, Person, SealError
-from worker.store.database import Database
+from worker.store.database import Database, insert_new
 from worker.store.schema import deliveries, facts, lists, people
-from worker.store.suppressions import EVERYTHING, Suppression, add_within, insert_new
+from worker.store.suppressions import EVERYTHING, Suppression, add_within
 from worker.tokens import Marks, Purpose
 
 log = structlog.get_logger()

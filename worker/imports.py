@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from worker.addresses import Address, provider
+from worker.deeds import Deed
 from worker.errors import Refused
 from worker.sealing import NONCE_BYTES, Keyring, Person
 from worker.store.people import People
@@ -87,9 +88,21 @@ class Importer:
         self._ids: Iterator[int] = iter(())
 
     def run(
-        self, rows: Iterable[Row | Rejected], target: Target, rejects: "Rejects", progress: Progress
+        self,
+        rows: Iterable[Row | Rejected],
+        target: Target,
+        rejects: "Rejects",
+        progress: Progress,
+        deed: Callable[[Result], Deed] | None = None,
     ) -> Result:
         """Import the rows; leave nothing behind on any error, Ctrl-C included.
+
+        Args:
+            rows: what the file holds.
+            target: where they go.
+            rejects: where bad rows are listed.
+            progress: told how far it is.
+            deed: asked, when every row is read, what to write in the audit log.
 
         Raises:
             Refused: rows were rejected and `accept_valid` was not given, or no row was usable.
@@ -102,7 +115,8 @@ class Importer:
             _decide(result, target)
             if not target.dry_run:
                 result.new_people, result.new_members = aside.finish(
-                    target.slug, target.title, self._clock(), self._mended
+                    *(target.slug, target.title, self._clock(), self._mended),
+                    None if deed is None else deed(result),
                 )
                 result.kept = True
         return result

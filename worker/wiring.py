@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from worker.campaigns import Campaigns, Doorbell
 from worker.settings import MAIN_RELAY, Settings
+from worker.store.audit import Audit
 from worker.store.database import Database
 from worker.store.docket import Docket
 from worker.store.people import People
@@ -98,6 +99,11 @@ class Wiring:
         from worker.store.suppressions import Suppressions
 
         return Suppressions(self.database)
+
+    @cached_property
+    def audit(self) -> Audit:
+        """Who did what."""
+        return Audit(self.database)
 
     @cached_property
     def plans(self) -> Plans:

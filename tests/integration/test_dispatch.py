@@ -302,7 +302,7 @@ def test_our_own_fault_pauses_the_campaign_and_changes_nobody(office: Office, po
     assert "5.7.26" in paused.notice
     assert {state for state, _ in office.states().values()} == {"queued"}
     post[0].at_dot = lambda _address: None
-    office.campaigns.resume(campaign.name)
+    office.campaigns.resume(campaign.name, "alice")
     office.clock.forward(4000)
     office.dispatcher.send(batch)
     assert sorted(post[0].taken) == everyone(9)
@@ -457,7 +457,7 @@ def test_a_stop_in_mid_batch_is_prompt_and_exact(office: Office, post: tuple[Pos
             if how == "stop":
                 office.stopping = True
             else:
-                getattr(office.campaigns, how)(campaign.name)
+                getattr(office.campaigns, how)(campaign.name, "alice")
             office.clock.forward(1.0)
 
     post[0].at_dot = stop
@@ -606,7 +606,7 @@ def test_a_long_row_of_refusals_pauses_and_undoes_what_may_be_our_fault(
     assert "refused" in paused.notice
     assert {state for state, _ in office.states().values()} == {"queued"}
     post[0].at_dot = lambda _address: None
-    office.campaigns.resume(campaign.name)
+    office.campaigns.resume(campaign.name, "alice")
     office.dispatcher.send(batch)
     assert sorted(post[0].taken) == everyone(60)
 
@@ -755,10 +755,10 @@ def test_what_is_unconfirmed_is_settled_by_a_person_only(
     assert post[0].taken == []
     assert office.campaigns.verify(campaign.name).by_state == {"unconfirmed": 3}
     if how == "resend":
-        assert office.campaigns.retry(campaign.name, [State.UNCONFIRMED], None).opened == 3
+        assert office.campaigns.retry(campaign.name, [State.UNCONFIRMED], None, "alice").opened == 3
         office.dispatcher.send(batch)
         assert sorted(post[0].taken) == everyone(3)
     else:
-        assert office.campaigns.accept(campaign.name) == 3
+        assert office.campaigns.accept(campaign.name, "alice") == 3
         assert post[0].taken == []
     assert office.campaigns.verify(campaign.name).by_state == {"sent": 3}

@@ -437,7 +437,7 @@ class Run:
         self.server.context.load_cert_chain(certificates / "good.pem")
         self.relay.close()  # a day idle
         if self.plans.get(self._id).state == "paused":
-            self.campaigns.resume(self.name)
+            self.campaigns.resume(self.name, "alice")
         self.clock.forward(86_400)
         self._house.client.flushdb()  # by whose own clock relays rest
 

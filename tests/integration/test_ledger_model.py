@@ -839,7 +839,7 @@ class Machine(RuleBasedStateMachine):
     def _order(self, order: str) -> None:
         came_from = {"pause": {"running", "paused"}, "resume": {"paused"}, "cancel": {"running", "paused"}}
         try:
-            getattr(self.campaigns, order)(self.name)
+            getattr(self.campaigns, order)(self.name, "alice")
         except Refused:
             assert self.book.campaign not in came_from[order]
             return
@@ -856,10 +856,10 @@ class Machine(RuleBasedStateMachine):
             self._accept()
         elif self.book.campaign == "cancelled":
             with pytest.raises(Refused):
-                self.campaigns.retry(self.name, [state], None)
+                self.campaigns.retry(self.name, [state], None, "alice")
         else:
             until = draw(st.sampled_from([None, self.now + 200.0]))
-            found = self.campaigns.retry(self.name, [state], until)
+            found = self.campaigns.retry(self.name, [state], until, "alice")
             assert (found.opened, found.left_out) == self.book.reopen(state)
             if found.opened:
                 self.book.campaign = "running"
@@ -867,7 +867,7 @@ class Machine(RuleBasedStateMachine):
 
     def _accept(self) -> None:
         found = self.book.of_states({State.UNCONFIRMED})
-        assert self.campaigns.accept(self.name) == len(found)
+        assert self.campaigns.accept(self.name, "alice") == len(found)
         for duty in found:
             duty.state = State.SENT
             duty.accepted = max(duty.accepted, 1)  # on the operator's word

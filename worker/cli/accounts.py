@@ -294,12 +294,13 @@ def _settle(tocsin: Wiring, campaign: Campaign, number: int, *, resend: bool, ye
     mails = f"{count(number)} unconfirmed"
     if not resend:
         terminal.ask(f"Call {mails} sent", agreed=yes)
-        terminal.say(f"{campaign.name}: {count(tocsin.campaigns.accept(campaign.name))} called sent.")
+        accepted = tocsin.campaigns.accept(campaign.name, session.operator())
+        terminal.say(f"{campaign.name}: {count(accepted)} called sent.")
         return
     if campaign.not_after is not None and campaign.not_after <= tocsin.clock():
         raise Refused(f"the deadline of {campaign.name} is past", remedy="Call them sent with --accept.")
     terminal.ask(f"Send {mails} again; who has one may get two", agreed=yes)
-    found = tocsin.campaigns.retry(campaign.name, [State.UNCONFIRMED], None)
+    found = tocsin.campaigns.retry(campaign.name, [State.UNCONFIRMED], None, session.operator())
     terminal.say(f"{campaign.name}: {count(found.opened)} will be sent again.")
     if found.left_out:
         terminal.say(f"{count(found.left_out)} left out: they said no, or their address is gone.")

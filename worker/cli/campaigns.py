@@ -42,14 +42,14 @@ def pause(*, name: grammar.Campaign) -> None:
     Safe to repeat. Mails already on their way to the relay, a few a connection, are finished.
     """
     with session.opened() as tocsin:
-        _tell(tocsin.campaigns.pause(name))
+        _tell(tocsin.campaigns.pause(name, session.operator()))
 
 
 @grammar.command(app, "resume", "tocsin resume chechnya-report-1")
 def resume(*, name: grammar.Campaign) -> None:
     """Go on with a paused campaign exactly where it stopped."""
     with session.opened() as tocsin:
-        _tell(tocsin.campaigns.resume(name))
+        _tell(tocsin.campaigns.resume(name, session.operator()))
 
 
 @grammar.command(app, "cancel", "tocsin cancel chechnya-report-1", "tocsin cancel chechnya-report-1 --yes")
@@ -59,7 +59,7 @@ def cancel(*, name: grammar.Campaign, yes: grammar.Yes = False) -> None:
         proof = tocsin.campaigns.verify(name)
         terminal.say(f"{watching.standing(proof.campaign)}. So far: {watching.counts(proof)}.")
         terminal.ask(f"Cancel {name} for good", agreed=yes)
-        _tell(tocsin.campaigns.cancel(name))
+        _tell(tocsin.campaigns.cancel(name, session.operator()))
 
 
 @grammar.command(
@@ -89,7 +89,8 @@ def retry(
         raise WrongUse("say whom to try again", remedy="Give --bounced, --expired or both.")
     with session.opened() as tocsin:
         campaign = tocsin.campaigns.find(name)
-        found = tocsin.campaigns.retry(name, states, _deadline(tocsin, campaign, not_after))
+        deadline = _deadline(tocsin, campaign, not_after)
+        found = tocsin.campaigns.retry(name, states, deadline, session.operator())
     if found.opened:
         terminal.say(f"{name}: {terminal.people(found.opened)} will be tried again.")
     else:

@@ -15,6 +15,7 @@ import typer
 
 from worker.cli import crashes, grammar, incoming, session, terminal
 from worker.cli.terminal import Column, count
+from worker.deeds import Action, Fact
 from worker.errors import Refused, TocsinError, WrongUse
 from worker.inbox import Maildir, says_stop
 from worker.postroom import Effect
@@ -90,6 +91,9 @@ def read(
         return _piped(recipient, as_json=as_json)
     with session.opened() as tocsin:
         counts = _read(tocsin, source, recipient)
+        if counts:
+            facts: dict[str, Fact] = {effect.name.lower(): number for effect, number in counts.items()}
+            tocsin.audit.note(session.deed(tocsin, Action.INBOX_READ).noting(**facts))
     _tell(counts, as_json=as_json)
     return 0
 
@@ -178,5 +182,6 @@ def opt_out(
                 data = stream.read(MOST_BYTES)
             if not tocsin.postroom.opt_out(data):
                 raise Refused(f"{file} does not tell who wrote it", remedy="As in: tocsin suppress add -")
+            tocsin.audit.note(session.deed(tocsin, Action.INBOX_OPT_OUT))
             file.unlink()
     terminal.say(f"{terminal.people(len(files))} opted out.")

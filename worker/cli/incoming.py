@@ -4,8 +4,9 @@ Owns `-` for standard input and the wording of what cannot be opened. Refuses: t
 """
 
 import contextlib
+import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,6 +49,27 @@ def opened(name: str) -> Iterator[tuple[BinaryIO, int | None]]:
         ) from error
     with stream:
         yield stream, path.stat().st_size if path.is_file() else None
+
+
+class Digest:
+    """The SHA-256 of a file while it passes."""
+
+    def __init__(self) -> None:
+        """Begin with nothing read."""
+        self._sha = hashlib.sha256()
+        self._whole = False
+
+    def watch(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the pieces as they are."""
+        for chunk in chunks:
+            self._sha.update(chunk)
+            yield chunk
+        self._whole = True
+
+    @property
+    def hex(self) -> str | None:
+        """Return it; None for a file that was not read to its end."""
+        return self._sha.hexdigest() if self._whole else None
 
 
 class Bar:

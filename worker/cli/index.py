@@ -66,6 +66,7 @@ ENTRIES = (
         "Read the mail that comes back: bounces, complaints and opt-outs.",
         FOLLOW,
     ),
+    Entry("audit", "audit", "Show who did what when, and prove that nobody has changed it.", FOLLOW),
     Entry("up", "running", "Run everything on this machine until Ctrl-C.", RUN),
     Entry("worker", "running", "Run one worker, which sends what is due.", RUN),
     Entry("beat", "running", "Run the clock that wakes the workers.", RUN),

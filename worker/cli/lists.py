@@ -16,11 +16,13 @@ from typing import Annotated
 import typer
 
 from worker.cli import completion, grammar, incoming, session, terminal
+from worker.deeds import Action, Deed, Fact
 from worker.errors import Refused, WrongUse
 from worker.imports import Rejects, Result, Target
 from worker.tables import lists as recipients
 from worker.tables import readings
 from worker.tables.lists import Consent, Rejected, Row
+from worker.wiring import Wiring
 
 app = grammar.commands("lists", "tocsin lists", "tocsin lists import supporters.csv --list supporters")
 
@@ -144,8 +146,9 @@ def _run(order: _Order, told: "_Told") -> None:
         incoming.opened(order.file) as (stream, size),
         incoming.bar(size) as bar,
     ):
+        digest = incoming.Digest()
         rows = recipients.read(
-            bar.chunks(stream),
+            digest.watch(bar.chunks(stream)),
             defaults=order.consent,
             encoding=order.encoding,
             day_first=order.day_first,
@@ -153,12 +156,27 @@ def _run(order: _Order, told: "_Told") -> None:
         now = dt.datetime.now(dt.UTC)
         path = tocsin.settings.state / "rejects" / f"{order.target.slug}-{now:%Y%m%d-%H%M%S-%f}.csv"
         try:
-            told.result = tocsin.importer.run(told.watch(rows), order.target, Rejects(path), bar.rows)
+            told.result = tocsin.importer.run(
+                *(told.watch(rows), order.target, Rejects(path), bar.rows),
+                lambda result: _deed(tocsin, order.target.slug, result, digest.hex),
+            )
         except KeyboardInterrupt as stop:
             path.unlink(missing_ok=True)
             raise terminal.Stopped("stopped; nothing was imported") from stop
         finally:
             told.rejects_file = path if path.exists() else None
+
+
+def _deed(tocsin: Wiring, slug: str, result: Result, sha256: str | None) -> Deed:
+    """Return what the audit log keeps of an import: counts, and which file it was, not what it is called."""
+    facts: dict[str, Fact] = {
+        "rows": result.rows,
+        "accepted": result.accepted,
+        "suppressed": result.suppressed,
+        "rejected": result.rejected.total(),
+        "sha256": sha256,
+    }
+    return session.deed(tocsin, Action.LISTS_IMPORT, slug, **facts)
 
 
 @dataclass(slots=True)

@@ -110,9 +110,6 @@ def _send(tocsin: Wiring, order: Order, manner: _Manner) -> int:
         return 0
     terminal.ask(f"Send it to {terminal.people(plan.recipients)}", agreed=manner.yes)
     campaign = tocsin.campaigns.start(plan, session.operator())
-    if plan.waived:
-        waived = ", ".join(plan.waived)
-        session.note_down(tocsin.settings, "waived", campaign=campaign.name, findings=waived)
     told["campaign"] = campaign.name
     if manner.wait:
         return _see_it_through(tocsin, campaign, told, as_json=manner.as_json)

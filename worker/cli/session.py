@@ -8,8 +8,6 @@ the commands that only look need none of them.
 """
 
 import contextlib
-import datetime as dt
-import json
 import logging
 import os
 import pwd
@@ -23,6 +21,7 @@ import structlog
 from worker import settings
 from worker.campaigns import Doorbell
 from worker.cli import loading, terminal
+from worker.deeds import Action, Deed, Fact
 from worker.errors import Unavailable, WrongUse
 from worker.settings import Settings
 from worker.wiring import Wiring, load
@@ -93,14 +92,9 @@ def log_folder(found: Settings) -> Path:
     return found.state / "log"
 
 
-def note_down(found: Settings, event: str, **facts: str) -> None:
-    """Keep in the log that somebody did something which leaves no other trace; one JSON line."""
-    log = log_folder(found) / "cli.log"
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    line = json.dumps({"timestamp": now, "event": event, "operator": operator(), **facts})
-    with os.fdopen(os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "a") as opened:
-        opened.write(f"{terminal.blotted(line)}\n")
+def deed(tocsin: Wiring, action: Action, subject: str = "", **facts: Fact) -> Deed:
+    """Return what the operator does now, for the audit log."""
+    return Deed(tocsin.clock(), operator(), action, subject, facts)
 
 
 def celery(found: Settings) -> "Celery":

@@ -6,6 +6,8 @@ Refuses: to go back to an older version; that is what a backup is for.
 import typer
 
 from worker.cli import grammar, session, terminal
+from worker.deeds import Action
+from worker.wiring import Wiring
 
 app = grammar.commands("db", "tocsin db status", "tocsin db upgrade")
 
@@ -20,12 +22,20 @@ def db(ctx: typer.Context) -> int:
 def upgrade() -> None:
     """Bring the database to this version; safe to repeat."""
     with session.unchecked() as tocsin:
-        before, newest = tocsin.database.revisions()
-        tocsin.database.upgrade()
+        before, newest = bring_up(tocsin)
     if before == newest:
         terminal.say(f"The database is at {newest} already.")
     else:
         terminal.say(f"The database is at {newest} now{f', from {before}' if before else ''}.")
+
+
+def bring_up(tocsin: Wiring) -> tuple[str, str]:
+    """Bring the store to this version, and write that down; return (its revision before, and now)."""
+    before, newest = tocsin.database.revisions()
+    tocsin.database.upgrade()
+    if before != newest:
+        tocsin.audit.note(session.deed(tocsin, Action.UPGRADE, before=before or None, now=newest))
+    return before, newest
 
 
 @grammar.command(app, "status", "tocsin db status", "tocsin db status --json")

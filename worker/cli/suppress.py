@@ -14,6 +14,7 @@ from worker import addresses
 from worker.addresses import Address, AddressError
 from worker.cli import completion, grammar, incoming, session, suppressed, terminal
 from worker.cli.terminal import Column, count
+from worker.deeds import Action
 from worker.errors import Refused, WrongUse
 from worker.store.suppressions import EVERYTHING, Suppression, list_scope
 from worker.wiring import Wiring
@@ -85,7 +86,8 @@ def add(
     with session.opened() as tocsin:
         scope, now = _scope(tocsin, of_list), tocsin.clock()
         new = tocsin.suppressions.add(
-            [Suppression(tocsin.keyring.address_key(one), scope, reason.value, "cli", now) for one in found]
+            [Suppression(tocsin.keyring.address_key(one), scope, reason.value, "cli", now) for one in found],
+            session.deed(tocsin, Action.SUPPRESS_ADD, _called(of_list), reason=reason.value),
         )
     terminal.say(f"{count(new)} added, {count(len(found) - new)} stood already.")
 
@@ -95,7 +97,8 @@ def remove(
     *,
     given: Addresses,
     reason: Annotated[
-        str, typer.Option(metavar="TEXT", help="Why; it is kept in the log, with who you are.")
+        str,
+        typer.Option(metavar="TEXT", help="Why; it stays in the audit log, with who you are: name nobody."),
     ],
     of_list: OfList = "",
     yes: grammar.Yes = False,
@@ -110,13 +113,11 @@ def remove(
     with session.opened() as tocsin:
         scope = _scope(tocsin, of_list) if of_list else None
         terminal.ask(f"Write to {terminal.people(len(found))} again", agreed=yes)
-        lifted = 0
-        for one in found:
-            keys = tocsin.keyring.address_keys(one)
-            gone = sum(tocsin.suppressions.remove(key, scope) for key in keys)
-            if gone:
-                session.note_down(tocsin.settings, "suppression_lifted", key=keys[0].hex(), reason=reason)
-            lifted += gone
+        why = terminal.blotted(terminal.clean(reason.strip()))
+        subject = _called(of_list) if of_list else "every scope"
+        deed = session.deed(tocsin, Action.SUPPRESS_REMOVE, subject, reason=why)
+        keys = [key for one in found for key in tocsin.keyring.address_keys(one)]
+        lifted = sum(tocsin.suppressions.remove(key, scope, deed) for key in keys)
     terminal.say(f"{count(lifted)} lifted." if lifted else "None of them was suppressed.")
     return 0 if lifted else 1
 
@@ -197,7 +198,14 @@ def import_(
     ):
         source = "standard input" if file == incoming.STANDARD_INPUT else Path(file).name[:_SOURCE_MOST]
         manner = suppressed.Manner(_scope(tocsin, of_list), reason.value, terminal.clean(source))
-        result = suppressed.bring_in(tocsin, bar.chunks(stream), manner, bar.rows)
+        digest = incoming.Digest()
+        result, chunks = suppressed.Result(), digest.watch(bar.chunks(stream))
+        try:
+            suppressed.bring_in(tocsin, chunks, manner, result, bar.rows)
+        finally:  # what was added stays, whatever stopped us
+            if result.rows:
+                deed = session.deed(tocsin, Action.SUPPRESS_IMPORT, _called(of_list), reason=reason.value)
+                tocsin.audit.note(deed.noting(new=result.added, known=result.known, sha256=digest.hex))
     good = result.added + result.known
     if as_json:
         terminal.show_json(result.facts())
@@ -252,6 +260,11 @@ def _texts(given: Sequence[str]) -> Iterator[str]:
             for line in stream:
                 if stripped := line.decode("utf-8-sig", "replace").strip():
                     yield stripped
+
+
+def _called(of_list: str) -> str:
+    """Return what the audit log calls a scope."""
+    return f"list:{of_list}" if of_list else EVERYTHING
 
 
 def _scope(tocsin: Wiring, of_list: str) -> str:

@@ -81,12 +81,11 @@ def facts(entry: Suppression, names: Names) -> Mapping[str, str]:
 
 
 def bring_in(
-    tocsin: Wiring, chunks: Iterable[bytes], manner: Manner, progress: Callable[[int], None]
-) -> Result:
-    """Add every good row of a file, chunk by chunk; what was added stays if it is interrupted."""
+    tocsin: Wiring, chunks: Iterable[bytes], manner: Manner, result: Result, progress: Callable[[int], None]
+) -> None:
+    """Add every good row of a file, chunk by chunk, and count; what was added stays if it is interrupted."""
     sheet = read_sheet(chunks, is_header=lambda cells: _is_ours(cells) or names_addresses(cells))
     read = _ours(tocsin, sheet) if _is_ours(sheet.header) else _theirs(tocsin, sheet, manner)
-    result = Result()
     while rows := list(itertools.islice(read, _CHUNK)):
         entries = [one for one in rows if isinstance(one, Suppression)]
         added = tocsin.suppressions.add(entries)
@@ -95,7 +94,6 @@ def bring_in(
         result.known += len(entries) - added
         result.rejected.update(one.reason for one in rows if isinstance(one, Rejected))
         progress(result.rows)
-    return result
 
 
 def _is_ours(header: Sequence[str]) -> bool:

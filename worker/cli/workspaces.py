@@ -13,13 +13,12 @@ import redis
 import typer
 
 from worker import broker, doctor, workspace
-from worker.cli import grammar, session, terminal
+from worker.cli import grammar, session, stores, terminal
 from worker.doctor import Check
 from worker.errors import TocsinError, Unavailable
 from worker.sealing import Keyring
 from worker.settings import Settings
 from worker.store import keyrings
-from worker.store.database import Database
 from worker.wiring import Wiring
 
 app = grammar.commands()
@@ -51,11 +50,11 @@ def init(
         )
     )
     found = session.settings_read(home)
-    database = Database(found.database_url().render_as_string(hide_password=False))
+    tocsin = Wiring(found, session.Bell(found))
     try:
-        database.upgrade()
+        stores.bring_up(tocsin)
     finally:
-        database.close()
+        tocsin.database.close()
     terminal.say("\nNext:", terminal.STRONG)
     if home != Path.cwd():
         terminal.say(f"  cd {folder}")

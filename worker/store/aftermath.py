@@ -14,10 +14,10 @@ import sqlalchemy as sa
 
 from worker.deliveries import State
 from worker.post.replies import GONE, GONE_IF_AGAIN
-from worker.store.database import Database
+from worker.store.database import Database, insert_new
 from worker.store.ledger import Outcome
 from worker.store.schema import campaigns, deliveries, facts
-from worker.store.suppressions import EVERYTHING, Suppression, add_within, insert_new
+from worker.store.suppressions import EVERYTHING, Suppression, add_within
 from worker.store.tallies import of_campaign, taken
 
 #: Kinds of facts. The source of a late bounce is its reason, that of a complaint its type.

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from worker.store.aftermath import BLAMED
-from worker.store.database import Database
+from worker.store.database import Database, insert_new
 from worker.store.schema import campaigns, deliveries, facts
-from worker.store.suppressions import insert_new
 from worker.store.tallies import TOLD, taken
 
 #: What was under way when a campaign paused is settled within so many seconds; it left before.

@@ -5,8 +5,8 @@ Owns the counters. Refuses: to take a number back; what is not used harms nobody
 
 import sqlalchemy as sa
 
+from worker.store.database import insert_new
 from worker.store.schema import counters
-from worker.store.suppressions import insert_new
 
 
 def allocate(connection: sa.Connection, name: str, count: int) -> int:

@@ -9,12 +9,15 @@ import importlib.resources
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
 from worker.errors import Unavailable, WrongUse
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 #: PostgreSQL ends a write transaction whose owner has said nothing for so many seconds: one that was stopped
 #: in the middle, or whose machine is gone without a word, would hold its locks, and with them the tick.
@@ -161,6 +164,18 @@ def _begin_postgresql(connection: sa.Connection) -> None:
             "set_config('jit', 'off', true)",
             (f"{SILENT_SECONDS}s",),
         )
+
+
+def insert_new(table: sa.Table, connection: sa.Connection) -> "sqlite.Insert | postgresql.Insert":
+    """Return this database's INSERT that knows ON CONFLICT."""
+    # The other database's dialect is never loaded.
+    if connection.dialect.name == "sqlite":
+        from sqlalchemy.dialects import sqlite  # noqa: PLC0415 - see above
+
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - see above
+
+    return postgresql.insert(table)
 
 
 @contextlib.contextmanager

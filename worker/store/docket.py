@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from worker.deeds import Deed
 from worker.deliveries import State
+from worker.store.audit import append
 from worker.store.database import Database
 from worker.store.schema import batch_is_open, batches, campaigns, deliveries
 from worker.store.suppressions import suppressed
@@ -79,19 +81,25 @@ class Docket:
             )
         return skipped
 
-    def accept(self, campaign_id: int, now: float) -> int:
+    def accept(self, campaign_id: int, now: float, deed: Deed | None = None) -> int:
         """Call every unconfirmed delivery sent, on an operator's word; returns how many."""
         with self._database.write() as connection:
-            return connection.execute(
+            accepted = connection.execute(
                 sa.update(deliveries)
                 .where(of_campaign(campaign_id), deliveries.c.state == State.UNCONFIRMED)
                 .values(state=State.SENT, reason="accepted by hand", settled_at=now)
             ).rowcount
+            if deed is not None and accepted:
+                append(connection, deed.noting(deliveries=accepted))
+        return accepted
 
-    def reopen(self, campaign_id: int, states: Sequence[State], now: float) -> Reopened:
+    def reopen(
+        self, campaign_id: int, states: Sequence[State], now: float, deed: Deed | None = None
+    ) -> Reopened:
         """Queue again the deliveries that ended in these states, with all their attempts.
 
-        Not those whose person has said no since, or whose address is gone: they stay as they ended.
+        Not those whose person has said no since, or whose address is gone: they stay as they ended. The deed
+        is written down if there were any others.
         """
         ended = of_campaign(campaign_id), deliveries.c.state.in_(states)
         said_no = suppressed(deliveries.c.address_key, deliveries.c.list_id)
@@ -113,4 +121,6 @@ class Docket:
                     .where(batches.c.id.in_(set(opened)))
                     .values(done=0, due_at=now, rung_at=None)
                 )
+            if deed is not None and opened:
+                append(connection, deed.noting(deliveries=len(opened), left_out=left_out))
         return Reopened(len(opened), left_out)

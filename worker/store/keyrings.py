@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from worker.errors import WrongUse
-from worker.store.database import Database
+from worker.store.database import Database, insert_new
 from worker.store.schema import keyrings
-from worker.store.suppressions import insert_new
 
 
 def require(database: Database, fingerprints: Sequence[bytes]) -> None:

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 
 from worker.errors import Refused
 from worker.store.counters import allocate
-from worker.store.database import Database
+from worker.store.database import Database, insert_new
 from worker.store.schema import consents, lists, memberships
 from worker.store.staging import Staging
-from worker.store.suppressions import among, insert_new
+from worker.store.suppressions import among
 
 
 @dataclass(frozen=True, slots=True)

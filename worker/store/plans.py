@@ -7,13 +7,15 @@ Owns the campaigns table and the writing of deliveries at launch. Refuses: rules
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
+from worker.deeds import Deed
 from worker.deliveries import State
 from worker.errors import Refused
 from worker.store.audience import Kind, Rule, chosen, kinds, last_of_slice
+from worker.store.audit import append
 from worker.store.counters import allocate
 from worker.store.database import Database
 from worker.store.schema import batch_is_open, batches, campaigns, deliveries, people
@@ -80,8 +82,11 @@ class Plans:
         self._database = database
         self._batch_size = batch_size
 
-    def record(self, draft: Draft, now: float) -> Campaign:
-        """Write a new campaign down and name it after its appeal: slug-1, slug-2, …."""
+    def record(self, draft: Draft, now: float, deed: Deed | None = None) -> Campaign:
+        """Write a new campaign down and name it after its appeal: slug-1, slug-2, ….
+
+        Its name becomes the deed's subject.
+        """
         with self._database.write() as connection:
             taken = connection.execute(
                 sa.select(sa.func.count()).where(campaigns.c.appeal == draft.appeal)
@@ -105,9 +110,12 @@ class Plans:
                 )
                 .returning(campaigns.c.id)
             ).scalar_one()
-            return _campaign(
+            made = _campaign(
                 connection.execute(sa.select(*_COLUMNS).where(campaigns.c.id == campaign_id)).one()
             )
+            if deed is not None:
+                append(connection, replace(deed, subject=made.name))
+        return made
 
     def get(self, campaign_id: int) -> Campaign:
         """Return a campaign that exists."""
@@ -148,14 +156,26 @@ class Plans:
             query = sa.select(campaigns.c.edition).where(campaigns.c.id == campaign_id)
             return str(connection.execute(query).scalar_one())
 
-    def move(self, campaign_id: int, came_from: Sequence[str], to: str, **values: object) -> bool:
-        """Move a campaign to a state if it is in one of `came_from`; False when it is not (any more)."""
+    def move(
+        self,
+        campaign_id: int,
+        came_from: Sequence[str],
+        to: str,
+        deed: Deed | None = None,
+        **values: object,
+    ) -> bool:
+        """Move a campaign to a state if it is in one of `came_from`; False when it is not (any more).
+
+        The deed, if it is an operator's, is written down when it moves.
+        """
         with self._database.write() as connection:
             moved = connection.execute(
                 sa.update(campaigns)
                 .where(campaigns.c.id == campaign_id, campaigns.c.state.in_(came_from))
                 .values(state=to, **values)
             ).rowcount
+            if deed is not None and moved:
+                append(connection, deed)
         return bool(moved)
 
     def note(self, campaign_id: int, notice: str) -> None:

@@ -258,6 +258,23 @@ keyrings = Table(
     Column("fingerprint", LargeBinary(16), nullable=False),
 )
 
+#: Who did what when to what, each entry with the hash of the one before (worker.deeds). Triggers refuse to
+#: change or remove any.
+audit = Table(
+    "audit",
+    metadata,
+    # Numbered by a counter, without gaps; so never by the database.
+    Column("id", Id, primary_key=True, autoincrement=False),
+    Column("at", Double, nullable=False),
+    Column("operator", String(64), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("subject", String(80), nullable=False),
+    # JSON as it was hashed; no personal data.
+    Column("details", Text, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
 #: Blocks of ids handed out ahead of their rows (person, batch).
 counters = Table(
     "counters",

@@ -18,9 +18,11 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.schema import CreateTable
 
-from worker.store.database import Database, translated
+from worker.deeds import Deed
+from worker.store.audit import append
+from worker.store.database import Database, insert_new, translated
 from worker.store.schema import consents, lists, memberships, people, staged
-from worker.store.suppressions import among, insert_new, only_writer, suppressed
+from worker.store.suppressions import among, only_writer, suppressed
 
 #: Pages of it that SQLite keeps in memory, in KiB; its index takes 30 MB for a million people.
 _CACHE_KIB = 48_000
@@ -124,7 +126,9 @@ class Staging:
             connection.exec_driver_sql(f"DELETE FROM staged WHERE address_key {clause}", values)
         self.add(rows)
 
-    def finish(self, slug: str, title: str, now: float, mend: Mend = first_come) -> tuple[int, int]:
+    def finish(
+        self, slug: str, title: str, now: float, mend: Mend = first_come, deed: Deed | None = None
+    ) -> tuple[int, int]:
         """Make everyone staged a member of a list (made if new), in one transaction; then close.
 
         `mend` is asked about each person whose record is not the one that theirs was merged with, because
@@ -143,6 +147,8 @@ class Staging:
             before = _members(connection, list_id)
             _write_memberships(connection, list_id, now)
             joined = _members(connection, list_id) - before
+            if deed is not None:
+                append(connection, deed.noting(new_people=new, new_members=joined))
         if new and not self._database.is_sqlite:
             # A store that has just grown: for a minute PostgreSQL would plan for an empty one.
             with self._transaction() as connection:

@@ -11,15 +11,13 @@ seen by the import, or is looked at when what the import wrote can be seen.
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from worker.store.database import Database
+from worker.deeds import Deed
+from worker.store.audit import append
+from worker.store.database import Database, insert_new
 from worker.store.schema import AddressKey, Id, memberships, metadata, people, suppressions
-
-if TYPE_CHECKING:
-    from sqlalchemy.dialects import postgresql, sqlite
 
 EVERYTHING = "all"
 #: Addresses whose suppressions have changed since their memberships were last looked at.
@@ -50,18 +48,6 @@ def suppressed(
         .where(suppressions.c.address_key == address_key, suppressions.c.scope.in_(scopes))
         .exists()
     )
-
-
-def insert_new(table: sa.Table, connection: sa.Connection) -> "sqlite.Insert | postgresql.Insert":
-    """Return this database's INSERT that knows ON CONFLICT."""
-    # The other database's dialect is never loaded.
-    if connection.dialect.name == "sqlite":
-        from sqlalchemy.dialects import sqlite  # noqa: PLC0415 - see above
-
-        return sqlite.insert(table)
-    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - see above
-
-    return postgresql.insert(table)
 
 
 def among(connection: sa.Connection, keys: Collection[bytes]) -> tuple[str, tuple[object, ...]]:
@@ -161,21 +147,33 @@ class Suppressions:
         """Keep the database; nothing is opened yet."""
         self._database = database
 
-    def add(self, entries: Sequence[Suppression]) -> int:
-        """Write entries; idempotent. Returns how many were new."""
+    def add(self, entries: Sequence[Suppression], deed: Deed | None = None) -> int:
+        """Write entries; idempotent. Returns how many were new.
+
+        Args:
+            entries: what stands from now on.
+            deed: what an operator does, for the audit log; None: it is not an operator who does it.
+        """
         with self._database.write() as connection:
             new = add_within(connection, entries)
+            if deed is not None:
+                append(connection, deed.noting(addresses=len(entries), new=new))
         heed(self._database)
         return new
 
-    def remove(self, address_key: bytes, scope: str | None = None) -> int:
-        """Lift one person's suppressions (all, or of one scope); returns how many there were."""
+    def remove(self, address_key: bytes, scope: str | None = None, deed: Deed | None = None) -> int:
+        """Lift one person's suppressions (all, or of one scope); returns how many there were.
+
+        If there were any, the deed is written down with their keyed hash.
+        """
         condition = suppressions.c.address_key == address_key
         if scope is not None:
             condition &= suppressions.c.scope == scope
         with self._database.write() as connection:
             lifted = connection.execute(sa.delete(suppressions).where(condition)).rowcount
             connection.execute(sa.insert(unheeded).values(address_key=address_key))
+            if deed is not None and lifted:
+                append(connection, deed.noting(key=address_key.hex(), lifted=lifted))
         heed(self._database)
         return lifted
 

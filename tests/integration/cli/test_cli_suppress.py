@@ -65,13 +65,14 @@ def test_lifting_takes_a_reason_which_is_kept_with_who_did_it(workspace: Path, t
     )
     assert (ran.code, ran.out.strip()) == (0, "1 lifted.")
     assert tocsin("suppress", "check", "anna@example.org").code == 0
-    kept = json.loads((workspace / "var" / "log" / "cli.log").read_text(encoding="utf-8"))
-    assert (kept["event"], kept["operator"], kept["reason"]) == (
-        "suppression_lifted",
+    kept = json.loads(tocsin("audit", "--json").out.splitlines()[-1])
+    assert (kept["action"], kept["operator"], kept["details"]["reason"]) == (
+        "suppress remove",
         "alice",
         "asked by phone ((address))",
     )
     assert "anna" not in str(kept)
+    assert not (workspace / "var" / "log" / "cli.log").exists()
     assert tocsin("suppress", "remove", "anna@example.org", "--reason", "again", "--yes").code == 1
 
 

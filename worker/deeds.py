@@ -1,0 +1,139 @@
+"""Who did what when to what, as a chain in which each entry carries the hash of the one before.
+
+Pure. Owns the canonical text of an entry, its hash, and finding the first one that is not as it was written.
+Refuses: personal data (callers give counts, names of campaigns and lists, and keyed hashes), and any promise
+about the end of a chain: what was cut off there is missed only by who kept a later hash.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TypeAlias
+
+#: What the first entry has for the hash of the one before it.
+BEGINNING = "0" * 64
+
+#: A fact beside a deed: a count, a name, or several of them.
+Fact: TypeAlias = "str | int | float | list[str] | dict[str, int] | None"
+
+
+class Action(StrEnum):
+    """What an operator does that is written down, called as its command."""
+
+    SEND = "send"
+    APPROVE = "approve"
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+    RETRY = "retry"
+    ACCEPT = "unconfirmed accept"
+    RESEND = "unconfirmed resend"
+    LISTS_IMPORT = "lists import"
+    SUPPRESS_ADD = "suppress add"
+    SUPPRESS_IMPORT = "suppress import"
+    SUPPRESS_REMOVE = "suppress remove"
+    INBOX_READ = "inbox read"
+    INBOX_OPT_OUT = "inbox opt-out"
+    UPGRADE = "db upgrade"
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """Something that an operator does, not yet in the chain."""
+
+    at: float  #: UTC seconds
+    operator: str
+    action: str
+    subject: str = ""  #: a campaign's or list's name, a scope; "" = the whole store
+    details: Mapping[str, Fact] = field(default_factory=dict)
+
+    def noting(self, **facts: Fact) -> "Deed":
+        """Return the deed with further facts, such as counts known only when it is done."""
+        return replace(self, details={**self.details, **facts})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A deed in the chain."""
+
+    number: int  #: from 1, without gaps
+    at: float
+    operator: str
+    action: str
+    subject: str
+    details: str  #: JSON as it was hashed
+    previous: str  #: the hash of the entry before
+    hash: str
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """Return the details; of an entry that somebody has spoilt, its text."""
+        try:
+            found = json.loads(self.details)
+        except ValueError:
+            found = None
+        return found if isinstance(found, dict) else {"spoilt": self.details}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What looking through a chain came to."""
+
+    number: int  #: of the last entry that is as it was written; 0 = none
+    head: str  #: its hash
+    broken: int | None = None  #: the first entry that is not as it was written
+    why: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Return whether everything is as it was written."""
+        return not self.why
+
+
+def link(deed: Deed, number: int, previous: str) -> Entry:
+    """Return a deed as the entry of this number, after the entry with this hash."""
+    details = json.dumps(deed.details, sort_keys=True, separators=(",", ":"))
+    drawn = Entry(
+        number, float(deed.at), deed.operator, str(deed.action), deed.subject, details, previous, ""
+    )
+    return replace(drawn, hash=_hash(drawn))
+
+
+def verify(entries: Iterable[Entry], *, counted: int | None = None, kept: str = "") -> Verdict:
+    """Look through a chain from its beginning, up to the first entry that is not as it was written.
+
+    Args:
+        entries: by number, the first one first.
+        counted: how many were ever written, where somebody else has counted them.
+        kept: a hash that was the head once; "" = none was kept.
+    """
+    number, head, met = 0, BEGINNING, kept in {"", BEGINNING}
+    for entry in entries:
+        if why := _fault(entry, number + 1, head):
+            return Verdict(number, head, number + 1, why)
+        number, head = entry.number, entry.hash
+        met = met or head == kept
+    if counted is not None and counted != number:
+        return Verdict(number, head, number + 1, f"{counted} were written, and {number} are there")
+    if not met:
+        return Verdict(number, head, None, "the head that you kept is not in it")
+    return Verdict(number, head)
+
+
+def _fault(entry: Entry, number: int, previous: str) -> str:
+    """Return what is wrong with an entry that should bear this number after this hash, "" for nothing."""
+    if entry.number != number:
+        return f"it is missing: entry {entry.number} stands in its place"
+    if entry.previous != previous:
+        return "it does not follow the entry before it"
+    if entry.hash != _hash(entry):
+        return "it is not as it was written"
+    return ""
+
+
+def _hash(entry: Entry) -> str:
+    """Return the SHA-256 of the previous hash and the entry; JSON keeps its parts apart."""
+    parts = [entry.number, entry.at, entry.operator, entry.action, entry.subject, entry.details]
+    return hashlib.sha256(f"{entry.previous}\n{json.dumps(parts)}".encode()).hexdigest()
