@@ -133,6 +133,14 @@ suppressions = Table(
     PrimaryKeyConstraint("address_key", "scope"),
 )
 
+#: Addresses whose suppressions have changed since their memberships were last looked at.
+unheeded = Table(
+    "unheeded",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("address_key", AddressKey, nullable=False),
+)
+
 campaigns = Table(
     "campaigns",
     metadata,

@@ -17,16 +17,9 @@ import sqlalchemy as sa
 from worker.deeds import Deed
 from worker.store.audit import append
 from worker.store.database import Database, insert_new
-from worker.store.schema import AddressKey, Id, memberships, metadata, people, suppressions
+from worker.store.schema import memberships, people, suppressions, unheeded
 
 EVERYTHING = "all"
-#: Addresses whose suppressions have changed since their memberships were last looked at.
-unheeded = sa.Table(
-    "unheeded",
-    metadata,
-    sa.Column("id", Id, primary_key=True),
-    sa.Column("address_key", AddressKey, nullable=False),
-)
 #: Addresses looked at in one transaction; a statement takes so many values and no more.
 _HEEDED = 1_000
 #: PostgreSQL's number for the right to write memberships.

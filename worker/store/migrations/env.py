@@ -2,7 +2,6 @@
 
 from alembic import context
 
-import worker.store.suppressions  # noqa: F401 - brings a table of its own
 from worker.store.schema import metadata
 
 context.configure(
