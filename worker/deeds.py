@@ -36,6 +36,10 @@ class Action(StrEnum):
     SUPPRESS_REMOVE = "suppress remove"
     INBOX_READ = "inbox read"
     INBOX_OPT_OUT = "inbox opt-out"
+    PEOPLE_SHOW = "people show"
+    PEOPLE_EXPORT = "people export"
+    PEOPLE_CORRECT = "people correct"
+    PEOPLE_FORGET = "people forget"
     UPGRADE = "db upgrade"
 
 

@@ -7,7 +7,6 @@ repeating a rejected row's content anywhere.
 
 import csv
 import itertools
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from worker.addresses import Address, provider
+from worker.addresses import provider
 from worker.deeds import Deed
 from worker.errors import Refused
 from worker.sealing import NONCE_BYTES, Keyring, Person
@@ -201,11 +200,7 @@ class Importer:
         if what not in self._shapes:
             if len(self._shapes) >= _SHAPES_KEPT:
                 self._shapes.clear()
-            told = json.dumps([sorted(person.fields), person.language, person.discreet])
-            # Hashed like an address, for a language and the discreet mark are nobody's business: whoever has
-            # the store alone sees who is alike, not in what. No address begins like this.
-            key = self._keyring.address_key(Address("", f"shape {told}"))
-            self._shapes[what] = int.from_bytes(key[:8], "big", signed=True)
+            self._shapes[what] = self._keyring.shape(person)
         return self._shapes[what]
 
     def _said_no(self, forms: Mapping[bytes, bytes], slug: str) -> set[bytes]:

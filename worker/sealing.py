@@ -142,6 +142,14 @@ class Keyring:
         """
         return tuple(_hashed(key, address) for key in self._lookups)
 
+    def shape(self, person: "Person") -> int:
+        """Return the number shared by those who can be told the same things (the schema's memberships)."""
+        told = json.dumps([sorted(person.fields), person.language, person.discreet])
+        # Hashed like an address, for a language and the discreet mark are nobody's business: whoever has the
+        # store alone sees who is alike, not in what. No address begins like this.
+        key = self.address_key(Address("", f"shape {told}"))
+        return int.from_bytes(key[:8], "big", signed=True)
+
     def fingerprints(self) -> tuple[bytes, ...]:
         """Return a mark of each look-up key held, the current one first, that gives none of them away."""
         return tuple(hmac.digest(key, _FINGERPRINT, "sha256")[:ADDRESS_KEY_BYTES] for key in self._lookups)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from worker.planning import Planner
     from worker.post.relay import Relay
     from worker.postroom import PostRoom
+    from worker.rights import Rights
     from worker.routes import Routes
     from worker.sealing import Keyring
     from worker.store.ledger import Ledger
@@ -142,6 +143,13 @@ class Wiring:
         return Importer(
             self.people, self.suppressions, self.keyring, random=secrets.token_bytes, clock=self.clock
         )
+
+    @cached_property
+    def rights(self) -> "Rights":
+        """What one person may ask of us."""
+        from worker.rights import Rights
+
+        return Rights(self.database, self.keyring, random=secrets.token_bytes, clock=self.clock)
 
     @cached_property
     def opt_outs(self) -> "OptOuts":

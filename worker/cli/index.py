@@ -45,6 +45,7 @@ ENTRIES = (
     Entry("lists", "lists", "Show the lists of people, or import a file into one.", PREPARE),
     Entry("appeals", "appeals", "Show, check and preview what a campaign says.", PREPARE),
     Entry("suppress", "suppress", "Keep the list of those who must not be written to.", PREPARE),
+    Entry("people", "people", "Show, export, correct or forget what is held about one person.", PREPARE),
     Entry("send", "sending", "Plan a campaign, show whom it reaches, and start it.", SEND),
     Entry("approve", "campaigns", "Approve a campaign that a colleague has planned.", SEND),
     Entry("pause", "campaigns", "Let nothing more of a campaign begin, until it is resumed.", SEND),

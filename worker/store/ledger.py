@@ -19,6 +19,8 @@ from worker.store.suppressions import suppressed
 
 #: How long a batch rests when all that is left of it is in the hands of a stalled owner.
 STALLED_SECONDS = 15.0
+#: The person of a delivery whose person was erased; no person has this id.
+NOBODY = 0
 
 _WAITING = ("queued", "deferred")
 
@@ -148,7 +150,10 @@ class Ledger:
                 return "expired", set()
             said_no = connection.execute(
                 _in_hand(lease.id, lease.batch_id).where(
-                    suppressed(deliveries.c.address_key, deliveries.c.list_id)
+                    sa.or_(
+                        suppressed(deliveries.c.address_key, deliveries.c.list_id),
+                        deliveries.c.person_id == NOBODY,  # erased while we have it in hand
+                    )
                 )
             ).scalars()
             return "", set(said_no)

@@ -21,8 +21,8 @@ from sqlalchemy.schema import CreateTable
 from worker.deeds import Deed
 from worker.store.audit import append
 from worker.store.database import Database, insert_new, translated
-from worker.store.schema import consents, lists, memberships, people, staged
-from worker.store.suppressions import among, only_writer, suppressed
+from worker.store.schema import consents, lists, memberships, people, staged, suppressions
+from worker.store.suppressions import ERASURE, EVERYTHING, among, only_writer, suppressed
 
 #: Pages of it that SQLite keeps in memory, in KiB; its index takes 30 MB for a million people.
 _CACHE_KIB = 48_000
@@ -143,6 +143,7 @@ class Staging:
             only_writer(connection, wait=True)
             list_id = _list(connection, slug, title, now)
             _mend(connection, mend)
+            _leave_out(connection)
             new = _write_people(connection, now)
             before = _members(connection, list_id)
             _write_memberships(connection, list_id, now)
@@ -232,6 +233,13 @@ def _mend(connection: sa.Connection, mend: Mend) -> None:
             ],
         )
         after = rows[-1].address_key
+
+
+def _leave_out(connection: sa.Connection) -> None:
+    """Let nobody in who is new to us and has been erased since this began: their data must not come back."""
+    erased = suppressions.c.scope == EVERYTHING, suppressions.c.reason == ERASURE
+    said_no = sa.select(suppressions.c.address_key).where(*erased)
+    connection.execute(sa.delete(staged).where(staged.c.address_key.in_(said_no), staged.c.version == 0))
 
 
 def _write_people(connection: sa.Connection, now: float) -> int:

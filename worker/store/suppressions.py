@@ -20,6 +20,8 @@ from worker.store.database import Database, insert_new
 from worker.store.schema import memberships, people, suppressions, unheeded
 
 EVERYTHING = "all"
+#: The reason that stands for somebody who asked to be forgotten.
+ERASURE = "erasure"
 #: Addresses looked at in one transaction; a statement takes so many values and no more.
 _HEEDED = 1_000
 #: PostgreSQL's number for the right to write memberships.

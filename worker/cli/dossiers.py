@@ -1,0 +1,131 @@
+"""What we hold of a person, written out: for programs, and for the person to read.
+
+Owns the names in an export and the page. Refuses: scripts, anything from another host, and to write over a
+file that exists.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+from worker.cli import suppressed, terminal
+from worker.errors import Refused
+from worker.rights import Subject
+from worker.store.dossiers import Mail, Membership
+
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width">
+<meta name="referrer" content="no-referrer">
+<title>What {{ sender }} holds about you</title>
+<style>body{font:1rem/1.5 sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem}
+dt{font-weight:bold}dd{margin:0 0 .5rem;overflow-wrap:anywhere;white-space:pre-wrap}</style>
+<h1>What {{ sender }} holds about you</h1>
+<p>As of {{ made_at }}.</p>
+{% macro listed(record) %}<dl>{% for name, value in record.items() %}
+<dt>{{ name|replace('_', ' ') }}</dt><dd>{{ 'not known' if value is none else value }}</dd>{% endfor %}</dl>
+{% endmacro %}
+<h2>You</h2>
+{% if person %}{{ listed(flat) }}{% else %}<p>No record of you.</p>{% endif %}
+{% for title, records in parts %}
+<h2>{{ title }}</h2>
+{% for record in records %}{{ listed(record) }}{% else %}<p>None.</p>{% endfor %}
+{% endfor %}
+</html>
+"""
+
+
+def facts(subject: Subject, names: suppressed.Names) -> dict[str, Any]:
+    """Return all of it for programs; times in UTC, no hash."""
+    person, dossier = subject.person, subject.dossier
+    return {
+        "person": person
+        and {
+            "address": person.address.spec,
+            "fields": dict(person.fields),
+            "language": person.language,
+            "discreet": person.discreet,
+            "held_since": terminal.iso(dossier.created_at),
+            "changed_at": terminal.iso(dossier.updated_at),
+        },
+        "unreadable_record": dossier.held is not None and person is None,
+        "lists": [_membership(one) for one in dossier.memberships],
+        "suppressions": [dict(suppressed.facts(one, names)) for one in dossier.suppressions],
+        "mails": [_mail(one) for one in dossier.mails],
+    }
+
+
+def _membership(one: Membership) -> Mapping[str, object]:
+    return {
+        "list": one.slug,
+        "title": one.title,
+        "joined_at": terminal.iso(one.joined_at),
+        "consent_basis": one.basis,
+        "consent_at": terminal.iso(one.consented_at),
+        "consent_source": one.source,
+        "consent_wording": one.wording,
+    }
+
+
+def _mail(one: Mail) -> Mapping[str, object]:
+    return {
+        "campaign": one.campaign,
+        "appeal": one.appeal,
+        "state": one.state,
+        "reason": one.reason,
+        "at": terminal.iso(one.settled_at),
+        "reply_code": one.code,
+        "reply_text": one.text,
+        "later": [{"what": kind, "at": terminal.iso(at), "source": source} for kind, at, source in one.facts],
+    }
+
+
+def page(told: Mapping[str, Any], sender: str, made_at: str) -> str:
+    """Return the page: every value escaped, nothing fetched."""
+    person = told["person"]
+    flat = (
+        {**{name: text for name, text in person.items() if name != "fields"}, **person["fields"]}
+        if person
+        else {}
+    )
+    mails = [{**one, "later": _later(one["later"])} for one in told["mails"]]
+    parts = [
+        ("Lists you are on", told["lists"]),
+        ("Why we do not write to you", told["suppressions"]),
+        ("Mails to you", mails),
+    ]
+    environment = Environment(autoescape=True)
+    return environment.from_string(_PAGE).render(
+        person=person, flat=flat, parts=parts, sender=sender, made_at=made_at
+    )
+
+
+def _later(entries: Sequence[Mapping[str, str]]) -> str:
+    return "; ".join(f"{one['what']} ({one['at']}, {one['source']})" for one in entries)
+
+
+def write(told: Mapping[str, Any], folder: Path, sender: str, made_at: str) -> Sequence[Path]:
+    """Write both forms where only we may read them; Refused where one exists."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    name = f"person-{made_at.replace(':', '').replace('+0000', 'Z')}"
+    texts = {
+        folder / f"{name}.json": json.dumps(told, indent=2, ensure_ascii=False) + "\n",
+        folder / f"{name}.html": page(told, sender, made_at),
+    }
+    for path, text in texts.items():
+        try:
+            made = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        except FileExistsError:
+            raise Refused(
+                "there is an export of that name already", remedy="Try again in a second."
+            ) from None
+        with os.fdopen(made, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(text)
+    return list(texts)
