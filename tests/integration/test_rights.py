@@ -187,6 +187,7 @@ def test_the_forgotten_stay_away_from_a_later_import(office: Office, tmp_path: P
 @pytest.mark.parametrize("known", [True, False])
 def test_an_import_that_saw_them_before_brings_nobody_back(
     office: Office,
+    *,
     known: bool,
     tmp_path: Path,
 ) -> None:
