@@ -24,6 +24,7 @@ from worker.store.schema import (
     memberships,
     people,
     suppressions,
+    unheeded,
 )
 from worker.store.staging import Held
 from worker.store.suppressions import ERASURE, EVERYTHING, Suppression, add_within, only_writer
