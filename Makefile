@@ -57,7 +57,7 @@ wheel: .venv/.installed ## Build the wheel into dist/
 	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-bench: .venv/.developed .venv-bench/.installed ## Measure, side by side (nine minutes; keep the machine quiet)
+bench: .venv/.developed .venv-bench/.installed ## Measure, side by side (six minutes; keep the machine quiet)
 	$(BIN)/python bench/dispatch.py --json bench/results/dispatch.json \
 		--plot docs/images/dispatch.svg --page docs/performance.md
 

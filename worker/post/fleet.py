@@ -28,8 +28,8 @@ _BARREN: Final = 3
 #: Seconds until a connection that could not be opened, while others work, is tried again.
 _RETRY: Final = 30.0
 #: Connections whose final dots are told at once: the caller writes them down where a successor finds them,
-#: which costs the same for one as for four. With more, the first waits while mails for the others are made.
-_TOGETHER: Final = 4
+#: which costs the same for one as for six. With more, the first waits while mails for the others are made.
+_TOGETHER: Final = 6
 #: Seconds after which a connection on its way up counts as slow, and another may be opened instead.
 _SLOW: Final = 2.0
 
@@ -130,6 +130,10 @@ class Fleet:
 
     def _serve(self, errand: Errand, wait: float) -> None:
         """Wait for sockets and serve those that stir."""
+        self._advance(errand, self._stirred(errand, wait))
+
+    def _stirred(self, errand: Errand, wait: float) -> list[Connection]:
+        """Wait for sockets, hear what they say, and return the connections that may have something to do."""
         stirred: list[Connection] = []
         for key, mask in self._selector.select(wait):
             link = key.data
@@ -138,11 +142,11 @@ class Fleet:
             elif link.leaving:
                 if link.parted():
                     self._forget(link)
-            else:
+            elif not link.session.closing:
                 if mask & selectors.EVENT_READ:
                     self._hear(errand, link)
                 stirred.append(link)
-        self._advance(errand, stirred)
+        return stirred
 
     def _look(self, errand: Errand, now: float) -> None:
         """Drop the connections that answer too late, and close those without work."""
@@ -170,11 +174,20 @@ class Fleet:
     def _advance(self, errand: Errand, links: Sequence[Connection]) -> None:
         """Give connections their next parcels, and write what is due, some connections at a time."""
         for start in range(0, len(links), _TOGETHER):
-            self._advance_some(errand, links[start : start + _TOGETHER])
+            self._advance_some(errand, self._supplied(errand, links[start : start + _TOGETHER]))
+
+    def _supplied(self, errand: Errand, links: Sequence[Connection]) -> Sequence[Connection]:
+        """Give connections their next parcels, and those that have stirred meanwhile; return all of them."""
+        supplied: dict[Connection, None] = {}
+        while links := [link for link in links if link in self._links and link not in supplied]:
+            for link in links:
+                self._supply(errand, link)
+            supplied |= dict.fromkeys(links)
+            if len(supplied) < _TOGETHER:
+                links = self._stirred(errand, 0.0)
+        return list(supplied)
 
     def _advance_some(self, errand: Errand, links: Sequence[Connection]) -> None:
-        for link in links:
-            self._supply(errand, link)
         ending = [link for link in links if not link.session.closing and link.session.final_dot is not None]
         if ending and not errand.dots(
             [dot for link in ending if (dot := link.session.final_dot) is not None]
