@@ -1,31 +1,15 @@
 """Whatever dies in mid-campaign, nobody is lost and nobody is mailed twice (long: `bench/kills.py`)."""
 
-import importlib.util
-import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
+import kills
 import pytest
-
-_HARNESS = Path(__file__).resolve().parents[2] / "bench" / "kills.py"
-
-
-@pytest.fixture(scope="module")
-def kills() -> ModuleType:
-    """The harness of the long run."""
-    spec = importlib.util.spec_from_file_location("kills", _HARNESS)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
 def test_whatever_dies_nobody_is_lost_or_mailed_twice(
-    kills: ModuleType, store: str, tmp_path: Path, request: pytest.FixtureRequest
+    store: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """A kill of each kind, a sender stopped past its lease: ledger and mail server agree on each person."""
     database = store

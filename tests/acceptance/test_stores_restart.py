@@ -1,41 +1,24 @@
 """Database and queue go away and come back, or forget, in mid-campaign: it ends by itself, once each."""
 
 import contextlib
-import importlib.util
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import kills
 import pytest
 import redis
 
 from worker import broker, processes
 from worker.tasks import DISPATCH
 
-_HARNESS = Path(__file__).resolve().parents[2] / "bench" / "kills.py"
 _PATIENCE = 120.0
 
 
-def _harness() -> ModuleType:
-    """Load the harness of the kill run, which knows how to run a site and to compare."""
-    spec = importlib.util.spec_from_file_location("kills", _HARNESS)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
-
-
-kills: Any = _harness()
-
-
-class Doubled(kills.Site):  # type: ignore[misc]  # loaded by its path
+class Doubled(kills.Site):
     """A site with two beats."""
 
     def _workers(self) -> Iterator[Sequence[str]]:

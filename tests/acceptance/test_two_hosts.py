@@ -6,45 +6,28 @@ folder of their own, and to be cut off is to be stopped: nobody hears of them, a
 """
 
 import contextlib
-import importlib.util
 import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import kills
 import pytest
 import sqlalchemy as sa
 
 from worker import processes
 from worker.store.schema import deliveries, leases
 
-_HARNESS = Path(__file__).resolve().parents[2] / "bench" / "kills.py"
 _PATIENCE = 180.0
 #: Where the shared servers are, in a network that only our own machines see.
 _SHARED = "10.77.0.1"
 HOSTS = ("dispatch0", "dispatch1")
 #: So much in hand that, without the copy of the journal, more would be in doubt than there are connections.
 _FULL_HAND = 20
-
-
-def _harness() -> ModuleType:
-    """Load the harness of the kill run, which knows how to run a site and to compare."""
-    spec = importlib.util.spec_from_file_location("kills", _HARNESS)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
-
-
-kills: Any = _harness()
 
 
 class Networks:
@@ -89,7 +72,7 @@ def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
-class Postgres(kills.Postgres):  # type: ignore[misc]  # loaded by its path
+class Postgres(kills.Postgres):
     """A PostgreSQL that also listens on the shared network, where there is one."""
 
     def __init__(self, folder: Path, networks: Networks | None) -> None:
@@ -110,7 +93,7 @@ class Postgres(kills.Postgres):  # type: ignore[misc]  # loaded by its path
         super().start()
 
 
-class Pair(kills.Site):  # type: ignore[misc]  # loaded by its path
+class Pair(kills.Site):
     """A site whose two senders are machines of their own."""
 
     def __init__(self, plan: Any, folder: Path, postgres: Postgres, networks: Networks | None) -> None:
