@@ -771,12 +771,14 @@ def _recovery(site: Site, figures: Figures, kills: Sequence[Kill], taken: Sequen
 
 #: What Celery says of our own kills: a child dead at work; a child dead while it started (the worker then
 #: ends itself, to be started again); a child that was starting when its worker died, with nobody to tell; a
-#: tick that the clock could not send because Redis was dead (it sends the next one).
+#: tick that the clock could not send because Redis was dead (it sends the next one); a task that ended while
+#: Redis was dead (it is delivered again, and finds nothing to do).
 _OUR_DOING: Final = (
     "signal 9 (SIGKILL)",
     "Could not start worker processes",
     "self.on_loop_start(pid=pid)",
     "Couldn't apply scheduled task tick",
+    "Couldn't ack",
 )
 _LAST_LINE: Final = re.compile(r"(?:\n|\\n)([A-Za-z_.]+(?:Error|Exception|Lost|Exit|Interrupt)[^\\\"\n]*)")
 #: A traceback outside the JSON lines: its head, the indented frames, and the line that names the error.

@@ -16,7 +16,7 @@ from worker.errors import Refused, Unavailable, WrongUse
 from worker.hand import Hand
 from worker.journal import Journal
 from worker.measures import Alarms, Blame, Halt, Measures
-from worker.post.parcels import Lost, Parcel
+from worker.post.parcels import STOPPED, Lost, Parcel
 from worker.post.relay import RelayDown
 from worker.routes import NO_LINK_SECONDS, Routes, Way
 from worker.sealing import Keyring, Person, SealError
@@ -414,9 +414,7 @@ class _Run:
             self._lost_once.add(claimed.id)
             self._note(Outcome(claimed.id, State.QUEUED, "link lost", tried=False))
             self._hand.take([claimed])
-        if (
-            lost.reason == "stopped"
-        ):  # by us: the relay has done nothing, and what stopped us may ail our Redis
+        if lost.reason == STOPPED:  # the relay has done nothing, and what stopped us may be Redis
             return
         act = self._breakers.lost()
         if lost.trouble is not None:  # no server said it: we made a mail that cannot be sent

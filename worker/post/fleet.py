@@ -17,7 +17,7 @@ from worker.post.connections import Connection
 from worker.post.endpoints import Endpoint, RelayDown, Timeouts
 from worker.post.errands import Errand
 from worker.post.handshake import Opening
-from worker.post.parcels import Offer, Outcome
+from worker.post.parcels import STOPPED, Offer, Outcome
 from worker.post.replies import Reply
 from worker.post.smtp import Phase, Session
 
@@ -99,7 +99,7 @@ class Fleet:
         """Cut the connections that still have a parcel in hand."""
         for link in tuple(self._links):
             if not link.session.idle:
-                link.session.closing = link.session.closing or "stopped"
+                link.session.closing = link.session.closing or STOPPED
                 self._drop(errand, link)
 
     def close(self) -> None:
@@ -193,7 +193,7 @@ class Fleet:
             [dot for link in ending if (dot := link.session.final_dot) is not None]
         ):
             for link in ending:
-                link.session.closing = "stopped"
+                link.session.closing = STOPPED
         for link in links:
             if link.session.closing:
                 self._drop(errand, link)

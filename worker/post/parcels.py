@@ -35,13 +35,17 @@ class Parcel:
     smtputf8: bool = False
 
 
+#: Why a link ends that we cut ourselves, because a dot must not leave or is not waited for any longer.
+STOPPED = "stopped"
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
     """A parcel that no reply settled."""
 
     #: True: its final dot may have left, so nobody knows. False: it was surely not handed over.
     begun: bool
-    #: Slug: "closed", "closing", "timeout", "tls", "garbled", "protocol", "stopped", "malformed".
+    #: Slug: "closed", "closing", "timeout", "tls", "garbled", "protocol", STOPPED, "malformed".
     reason: str
     #: Set when the fault is ours and would come again.
     trouble: Trouble | None = None

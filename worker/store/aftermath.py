@@ -73,11 +73,9 @@ class Aftermath:
             now: UTC seconds.
         """
         with self._database.write() as connection:
-            found = _standing(connection, end.id)
-            if found is None:
-                return Change.UNKNOWN
-            if found.state == State.SENDING:
-                return Change.IN_HAND
+            found = _ended(connection, end.id)
+            if isinstance(found, Change):
+                return found
             if found.state == State.UNCONFIRMED:
                 _settle(connection, end, now)
             elif found.state == State.BOUNCED or not _add_fact(connection, end.id, BOUNCED, end.reason, now):
@@ -93,11 +91,9 @@ class Aftermath:
         go again by itself: whoever forwards mail breaks its authentication, so it may have arrived once.
         """
         with self._database.write() as connection:
-            found = _standing(connection, end.id)
-            if found is None:
-                return Change.UNKNOWN
-            if found.state == State.SENDING:
-                return Change.IN_HAND
+            found = _ended(connection, end.id)
+            if isinstance(found, Change):
+                return found
             if found.state == State.BOUNCED:
                 return Change.KNOWN
             if found.state == State.UNCONFIRMED:
@@ -108,11 +104,9 @@ class Aftermath:
     def delivered(self, delivery_id: int, now: float) -> Change:
         """Write down that an unconfirmed mail was taken after all; nothing else is news."""
         with self._database.write() as connection:
-            found = _standing(connection, delivery_id)
-            if found is None:
-                return Change.UNKNOWN
-            if found.state == State.SENDING:
-                return Change.IN_HAND
+            found = _ended(connection, delivery_id)
+            if isinstance(found, Change):
+                return found
             if found.state != State.UNCONFIRMED:
                 return Change.KNOWN
             _settle(connection, Outcome(delivery_id, State.SENT, "delivery report"), now)
@@ -164,6 +158,14 @@ class Aftermath:
 def _standing(connection: sa.Connection, delivery_id: int) -> sa.Row[str, bytes] | None:
     query = sa.select(deliveries.c.state, deliveries.c.address_key).where(deliveries.c.id == delivery_id)
     return connection.execute(query.with_for_update()).one_or_none()
+
+
+def _ended(connection: sa.Connection, delivery_id: int) -> sa.Row[str, bytes] | Change:
+    """Return a delivery that nobody has in hand, or why there is none to speak of."""
+    found = _standing(connection, delivery_id)
+    if found is None:
+        return Change.UNKNOWN
+    return Change.IN_HAND if found.state == State.SENDING else found
 
 
 def _settle(connection: sa.Connection, end: Outcome, now: float) -> None:
