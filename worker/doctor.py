@@ -188,7 +188,8 @@ def clock(others: Iterable[tuple[str, Callable[[], float]]], now: Callable[[], f
             zoneinfo.ZoneInfo(_ZONE)
         except zoneinfo.ZoneInfoNotFoundError as error:
             raise Unavailable("time zones are not known here.", remedy="Install tzdata.") from error
-        return f"agrees with {' and '.join(agreed) or 'nobody asked'}; time zones known"
+        compared = f"agrees with {' and '.join(agreed)}" if agreed else "no other clock to compare it with"
+        return f"{compared}; time zones known"
 
     return check
 

@@ -9,10 +9,11 @@ import re
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from worker import calendar
 from worker.cli import grammar, session, terminal
-from worker.cli.terminal import Column, count
+from worker.cli.terminal import count
 from worker.deeds import Entry, Verdict
 from worker.errors import Refused, WrongUse
 
@@ -118,19 +119,15 @@ def _show(entries: list[Entry]) -> None:
     if not entries:
         terminal.say("There is none.")
         return
-    columns = (Column("No.", number=True), *map(Column, ("When", "Who", "What", "To what", "Details")))
-    rows = [
-        (
-            str(one.number),
-            calendar.show(one.at, "UTC"),
-            one.operator,
-            one.action,
-            one.subject,
-            terminal.blotted(_in_words(one)),
-        )
-        for one in entries
-    ]
-    terminal.show(terminal.table(columns, rows))
+    # Two lines each, not a table: six columns leave the details no room on a terminal of 80.
+    terminal.show(terminal.facts((str(one.number), _lines(one)) for one in entries))
+
+
+def _lines(entry: Entry) -> Text:
+    """Return who did what to what, and under it the details."""
+    head = (calendar.show(entry.at, "UTC"), entry.operator, f"{entry.action} {entry.subject}")
+    details = terminal.cell(terminal.blotted(_in_words(entry)), terminal.FAINT)
+    return Text("\n").join(line for line in (Text("  ").join(map(terminal.cell, head)), details) if line)
 
 
 def _in_words(entry: Entry) -> str:

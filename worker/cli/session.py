@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from worker import tasks
 
-#: Variables of the command line itself; they are no settings.
 #: Seconds that workers have to answer a roll call.
 _ROLL_CALL_SECONDS = 1.0
 #: What a campaign's row holds of a name.
