@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint install lock wheel bench kills clean help
+.PHONY: demo test lint install lock wheel bench kills fuzz clean help
 
 help: ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ lock: ## Choose and pin the newest fitting versions
 	cd bench && ../.venv-lock/bin/uv pip compile requirements-postoffice.in --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-header --upgrade -o requirements-postoffice.txt
 
+	cd bench && ../.venv-lock/bin/uv pip compile requirements-fuzz.in --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-header -o requirements-fuzz.txt
+
 wheel: .venv/.installed ## Build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
 
@@ -64,6 +67,13 @@ bench: .venv/.developed .venv-bench/.installed ## Measure, side by side (six min
 kills: .venv/.developed ## Kill everything a hundred times in mid-campaign, and count
 	$(BIN)/python bench/kills.py
 	$(BIN)/python bench/kills.py --database postgresql
+
+.venv/.fuzzing: .venv/.developed bench/requirements-fuzz.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bench/requirements-fuzz.txt
+	@touch $@
+
+fuzz: .venv/.fuzzing ## Feed every reader of strangers' input 100,000 inputs (ten minutes)
+	$(BIN)/python bench/fuzz.py
 
 clean: ## Remove what was built; lists, keys and var/ stay
 	rm -rf .venv .venv-lock .venv-bench dist build
