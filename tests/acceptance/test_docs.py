@@ -123,6 +123,13 @@ def test_the_documents_show_commands() -> None:
 
 
 @EVERY_DOCUMENT
+def test_every_test_that_is_named_exists(document: Path) -> None:
+    """What a document gives as its proof is there under that name."""
+    for file, name in re.findall(r"`(tests/[a-z_/]+\.py)(?:::(\w+))?`", document.read_text(encoding="utf-8")):
+        assert f"def {name}" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"
+
+
+@EVERY_DOCUMENT
 def test_every_relative_link_leads_somewhere(document: Path) -> None:
     """A link or picture of the documents is a file of the repository, and an anchor a heading in it."""
     text = document.read_text(encoding="utf-8")
