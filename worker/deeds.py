@@ -14,6 +14,8 @@ from typing import TypeAlias
 
 #: What the first entry has for the hash of the one before it.
 BEGINNING = "0" * 64
+#: Who acts where it is no operator, but the person whom it is about.
+PERSON = "(the person)"
 
 #: A fact beside a deed: a count, a name, or several of them.
 Fact: TypeAlias = "str | int | float | list[str] | dict[str, int] | None"
@@ -33,7 +35,7 @@ class Action(StrEnum):
     LISTS_IMPORT = "lists import"
     SUPPRESS_ADD = "suppress add"
     SUPPRESS_IMPORT = "suppress import"
-    SUPPRESS_REMOVE = "suppress remove"
+    SUPPRESS_LIFT = "suppress lift"
     INBOX_READ = "inbox read"
     INBOX_OPT_OUT = "inbox opt-out"
     PEOPLE_SHOW = "people show"

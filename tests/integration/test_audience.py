@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from worker.deeds import PERSON, Action, Deed
 from worker.store.audience import Rule, kinds
 from worker.store.database import Database
 from worker.store.docket import Docket
 from worker.store.plans import Campaign, Draft, Plans
 from worker.store.schema import consents, deliveries, lists, memberships, people
-from worker.store.suppressions import EVERYTHING, Suppression, Suppressions
+from worker.store.suppressions import EVERYTHING, Act, Suppression, Suppressions
 from worker.store.tallies import Tallies
 
 LISTS = (1, 2, 3)
@@ -89,8 +90,8 @@ def test_a_plan_counts_exactly_whom_the_launch_writes(database: Database, seed: 
     fill(database, rows)
     store = Suppressions(database)
     store.add(suppressions)
-    for each in lifted:
-        store.remove(*each)
+    for one, scope in lifted:
+        store.lift([one], scope, Act.CONFIRMED, Deed(1.0, PERSON, Action.SUPPRESS_LIFT))
     shapes = {row["person_id"]: row["shape"] for row in rows}
     for on in ((1,), (1, 2), (3, 1, 2)):
         for limit in (None, 1, 9, 100):

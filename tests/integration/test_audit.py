@@ -12,7 +12,7 @@ from worker.store.audit import Audit, append
 from worker.store.database import Database
 from worker.store.docket import Docket
 from worker.store.schema import audit, counters, suppressions
-from worker.store.suppressions import EVERYTHING, Suppression, Suppressions
+from worker.store.suppressions import EVERYTHING, Act, Suppression, Suppressions
 
 _PAUSE = Deed(1.5, "alice", Action.PAUSE, "one-1", {"note": "naïve ✓"})
 #: Appends on its own, as another process would.
@@ -127,7 +127,8 @@ def test_a_suppression_without_its_entry_is_not_written(database: Database, log:
 
 def test_what_changes_nothing_leaves_no_entry(database: Database, log: Audit) -> None:
     """Nothing lifted, nothing tried again, nothing accepted: nobody did anything."""
-    Suppressions(database).remove(b"k" * 16, None, Deed(1.0, "alice", Action.SUPPRESS_REMOVE))
+    lifting = Deed(1.0, "alice", Action.SUPPRESS_LIFT)
+    Suppressions(database).lift([b"k" * 16], None, Act.OPERATOR, lifting)
     Docket(database).accept(1, 1.0, Deed(1.0, "alice", Action.ACCEPT))
     Docket(database).reopen(1, [State.BOUNCED], 1.0, Deed(1.0, "alice", Action.RETRY))
     assert len(list(log.entries())) == 3

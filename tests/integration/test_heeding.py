@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 )
 
 from worker import processes
+from worker.deeds import PERSON, Action, Deed
 from worker.feedback import OptOuts
 from worker.sealing import Keyring
 from worker.store.aftermath import Aftermath, Change
@@ -36,7 +37,7 @@ from worker.store.people import People
 from worker.store.plans import Draft, Plans
 from worker.store.schema import consents, deliveries, memberships, metadata, people
 from worker.store.staging import Held, Staged, Staging
-from worker.store.suppressions import EVERYTHING, Suppression, Suppressions, add_within, list_scope
+from worker.store.suppressions import EVERYTHING, Act, Suppression, Suppressions, add_within, list_scope
 
 PEOPLE = range(1, 5)
 SLUGS = ("one", "two")
@@ -44,6 +45,8 @@ SLUGS = ("one", "two")
 CONSENTS = (("consent", "form", 1.0), ("consent", "", 2.0), ("soft opt-in", "stall", None), ("", "", None))
 #: The lists that audiences are made of.
 AUDIENCES = ((1,), (1, 2))
+
+LIFTING = Deed(1.0, PERSON, Action.SUPPRESS_LIFT)
 
 someone = st.sampled_from(PEOPLE)
 scopes = st.sampled_from((EVERYTHING, list_scope(1), list_scope(2)))
@@ -101,7 +104,10 @@ class Machine(RuleBasedStateMachine):
         """Empty everything, and make the lists and the consents."""
         with self.database.write() as connection:
             for table in reversed(metadata.sorted_tables):
-                if table.name != "audit":  # which nobody may empty
+                if table.name not in {
+                    "audit",
+                    "counters",
+                }:  # nobody may empty the first; the second numbers it
                     connection.execute(sa.delete(table))
         self.texts = self.store.consent_ids([(basis, source, "") for basis, source, _ in CONSENTS])
         for number, slug in enumerate(SLUGS, 1):
@@ -220,7 +226,7 @@ class Machine(RuleBasedStateMachine):
     def lift(self, number: int, scope: str | None) -> None:
         """Take it back."""
         if self._is_free(number):
-            self.suppressions.remove(key(number), scope)
+            self.suppressions.lift([key(number)], scope, Act.CONFIRMED, LIFTING)
 
     # -- what has to hold --------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from worker import inbox, postroom
 from worker.addresses import parse
 from worker.campaigns import Alarms
+from worker.deeds import Action, Deed
 from worker.errors import WrongUse
 from worker.feedback import OptOuts
 from worker.inbox import Kept, Maildir
@@ -31,7 +32,7 @@ from worker.store.people import People
 from worker.store.plans import Draft, Plans
 from worker.store.schema import campaigns, deliveries, facts
 from worker.store.staging import Staged
-from worker.store.suppressions import Suppressions
+from worker.store.suppressions import Act, Suppressions
 from worker.store.tallies import Tallies
 from worker.tokens import Purpose
 
@@ -304,7 +305,9 @@ def test_what_an_operator_lifts_stays_lifted(bureau: Bureau) -> None:
     bureau.room.tick(None)
     for number in (0, 1):
         assert bureau.suppressed(number)
-        Suppressions(bureau.database).remove(bureau.keyring.address_key(bureau.people[number].address))
+        keys = bureau.keyring.address_keys(bureau.people[number].address)
+        lifting = Deed(1.0, "op", Action.SUPPRESS_LIFT)
+        Suppressions(bureau.database).lift(keys, None, Act.OPERATOR, lifting)
     bureau.clock.forward(3600)
     bureau.room.tick(None)
     bureau.room.look(bureau.mail("postfix-failed", here[1]))

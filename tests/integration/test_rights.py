@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,12 +169,12 @@ def test_the_forgotten_are_gone_and_all_still_adds_up(office: Office) -> None:
         office.rights.find(office.keyring.marks().mark(Purpose.OPT_OUT, number))
 
 
-def test_a_no_that_stands_keeps_its_reason(office: Office) -> None:
-    """Erasure does not write over an opt-out: when they said no, and how, is their proof."""
+def test_a_no_that_stands_keeps_its_date_and_source(office: Office) -> None:
+    """When they said no, and how, is their proof; that they are forgotten makes it harder to lift."""
     opted_out = Suppression(office.key(VERA), "all", "opt-out", "one-click", 5.0)
     Suppressions(office.database).add([opted_out])
     assert not office.forget(VERA).suppressed
-    assert Suppressions(office.database).find(office.key(VERA)) == [opted_out]
+    assert Suppressions(office.database).find(office.key(VERA)) == [replace(opted_out, reason="erasure")]
 
 
 def test_the_forgotten_stay_away_from_a_later_import(office: Office, tmp_path: Path) -> None:

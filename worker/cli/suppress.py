@@ -3,6 +3,7 @@
 Owns the ways in and out of that list. Refuses: to print an address, and to lift a "no" without a reason.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
@@ -16,7 +17,7 @@ from worker.cli import completion, grammar, incoming, session, suppressed, termi
 from worker.cli.terminal import Column, count
 from worker.deeds import Action
 from worker.errors import Refused, WrongUse
-from worker.store.suppressions import EVERYTHING, Suppression, list_scope
+from worker.store.suppressions import EVERYTHING, Act, Lifted, Suppression, list_scope
 from worker.wiring import Wiring
 
 app = grammar.commands(
@@ -25,6 +26,13 @@ app = grammar.commands(
 
 #: What the store holds of where an entry came from.
 _SOURCE_MOST = 64
+
+
+class Strict(Enum):
+    """What is not lifted unless it is named."""
+
+    COMPLAINT = "complaint"
+    ERASURE = "erasure"
 
 
 class Reason(Enum):
@@ -92,8 +100,14 @@ def add(
     terminal.say(f"{count(new)} added, {count(len(found) - new)} stood already.")
 
 
-@grammar.command(app, "remove", 'tocsin suppress remove me@example.org --reason "asked by phone"')
-def remove(
+@grammar.command(
+    app,
+    "lift",
+    'tocsin suppress lift me@example.org --reason "asked by phone"',
+    "tocsin suppress lift me@example.org --although complaint \\",
+    '    --reason "wrote to us: pressed it by mistake"',
+)
+def lift(
     *,
     given: Addresses,
     reason: Annotated[
@@ -101,11 +115,16 @@ def remove(
         typer.Option(metavar="TEXT", help="Why; it stays in the audit log, with who you are: name nobody."),
     ],
     of_list: OfList = "",
+    although: Annotated[
+        list[Strict] | None,
+        typer.Option(metavar="REASON", help="Lift it over this too: complaint or erasure; may be repeated."),
+    ] = None,
     yes: grammar.Yes = False,
 ) -> int:
     """Lift suppressions, because their owner asked to hear from us again.
 
-    Exits 1 if there were none.
+    No import does this. Who complained, or asked to be forgotten, stays suppressed unless you name that with
+    --although: they must have asked in writing. Exits 1 if nothing was lifted.
     """
     if not reason.strip():
         raise WrongUse("lifting a suppression takes a reason", remedy='As in: --reason "asked by phone".')
@@ -115,10 +134,23 @@ def remove(
         terminal.ask(f"Write to {terminal.people(len(found))} again", agreed=yes)
         why = terminal.blotted(terminal.clean(reason.strip()))
         subject = _called(of_list) if of_list else "every scope"
-        deed = session.deed(tocsin, Action.SUPPRESS_REMOVE, subject, reason=why)
-        keys = [key for one in found for key in tocsin.keyring.address_keys(one)]
-        lifted = sum(tocsin.suppressions.remove(key, scope, deed) for key in keys)
-    terminal.say(f"{count(lifted)} lifted." if lifted else "None of them was suppressed.")
+        deed = session.deed(tocsin, Action.SUPPRESS_LIFT, subject, reason=why)
+        over = [one.value for one in although or ()]
+        done = [
+            tocsin.suppressions.lift(
+                tocsin.keyring.address_keys(one), scope, Act.OPERATOR, deed, although=over
+            )
+            for one in found
+        ]
+    return _told_lifted(done)
+
+
+def _told_lifted(done: Sequence[Lifted]) -> int:
+    lifted, left = sum(one.lifted for one in done), Counter(each.reason for one in done for each in one.left)
+    if lifted or not left:
+        terminal.say(f"{count(lifted)} lifted." if lifted else "None of them was suppressed.")
+    for why, number in sorted(left.items()):
+        terminal.warn(f"{count(number)} left as they were: {why}. If they asked in writing: --although {why}")
     return 0 if lifted else 1
 
 

@@ -175,16 +175,16 @@ class Dossiers:
             only_writer(connection, wait=True)
             launching = sa.select(campaigns.c.id).where(campaigns.c.launched_at.is_(None))
             connection.execute(launching.order_by(campaigns.c.id).with_for_update()).all()
-            stands = any(one.scope == EVERYTHING for one in _suppressions(connection, keys))
+            standing = [one for one in _suppressions(connection, keys) if one.scope == EVERYTHING]
             mails, stopped, in_hand = _unlink(connection, keys, now)
-            if not stands:
-                add_within(connection, [Suppression(keys[0], EVERYTHING, ERASURE, source, now)])
+            key = standing[0].address_key if standing else keys[0]
+            add_within(connection, [Suppression(key, EVERYTHING, ERASURE, source, now)])
             who = sa.select(people.c.id).where(people.c.address_key.in_(keys))
             left = connection.execute(sa.delete(memberships).where(memberships.c.person_id.in_(who))).rowcount
             gone = connection.execute(sa.delete(people).where(people.c.address_key.in_(keys))).rowcount
             # There is no membership left to be marked.
             connection.execute(sa.delete(unheeded).where(unheeded.c.address_key.in_(keys)))
-        return Erased(gone, left, mails, stopped, in_hand, not stands)
+        return Erased(gone, left, mails, stopped, in_hand, not standing)
 
 
 def _unlink(connection: sa.Connection, keys: Collection[bytes], now: float) -> tuple[int, int, int]:

@@ -1,7 +1,7 @@
 """Whom we must not write to: standing "no"s by keyed hash, which name nobody and outlive erasure.
 
 Owns the suppressions table, and the mark on memberships by which a plan counts them. Refuses: lifting
-anything by itself (an import never does), and addresses: callers hash them first.
+anything by itself (an import never does; see `Act`), and addresses: callers hash them first.
 
 The mark is set later than the suppression, and only ever by one at a time (`only_writer`): whoever says no
 writes that down, notes that their memberships are to be looked at, and never waits for an import that is
@@ -9,8 +9,10 @@ just writing those. `heed` does the looking when no import is at its last step. 
 seen by the import, or is looked at when what the import wrote can be seen.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -22,6 +24,8 @@ from worker.store.schema import memberships, people, suppressions, unheeded
 EVERYTHING = "all"
 #: The reason that stands for somebody who asked to be forgotten.
 ERASURE = "erasure"
+#: Reasons that take the place of milder ones, and that an operator lifts only by naming them.
+STRICT: Final = ("complaint", ERASURE)
 #: Addresses looked at in one transaction; a statement takes so many values and no more.
 _HEEDED = 1_000
 #: PostgreSQL's number for the right to write memberships.
@@ -66,8 +70,33 @@ class Suppression:
     created_at: float  #: UTC seconds
 
 
+class Act(Enum):
+    """By whose act a "no" is lifted. An import is none."""
+
+    #: The person's, on the page that took it a moment ago: it takes back that opt-out and nothing older.
+    UNDONE = auto()
+    #: The person's own, confirmed from their mailbox (double opt-in): all but what an operator has set.
+    CONFIRMED = auto()
+    #: An operator's, with a stated reason: not over a complaint or a wish to be forgotten, unless named.
+    OPERATOR = auto()
+
+
+_LIFTS: Final[Mapping[Act, tuple[str, ...]]] = {
+    Act.UNDONE: ("opt-out",),
+    Act.CONFIRMED: ("opt-out", "bounce", "imported", *STRICT),
+    Act.OPERATOR: ("opt-out", "bounce", "imported", "operator"),
+}
+
+
+class Lifted(NamedTuple):
+    """What a lifting came to."""
+
+    lifted: int  #: entries that stand no more
+    left: Sequence[Suppression]  #: entries that this act cannot lift
+
+
 def add_within(connection: sa.Connection, entries: Sequence[Suppression]) -> int:
-    """Write entries inside the caller's transaction; those that stand already stay as they are.
+    """Write entries inside the caller's transaction; those that stand already stay, but for a strict reason.
 
     Returns:
         How many were new.
@@ -88,7 +117,62 @@ def add_within(connection: sa.Connection, entries: Sequence[Suppression]) -> int
     statement = insert_new(suppressions, connection).on_conflict_do_nothing()
     new = connection.execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount
     connection.execute(sa.insert(unheeded), [{"address_key": one["address_key"]} for one in rows])
+    for reason in STRICT:
+        _harden(connection, [one for one in rows if one["reason"] == reason], reason)
     return new
+
+
+def _harden(connection: sa.Connection, rows: Sequence[Mapping[str, object]], reason: str) -> None:
+    """Let a strict reason take a milder one's place; when they said no, and how, stays as their proof."""
+    if rows:
+        harder = STRICT[STRICT.index(reason) :]
+        change = sa.update(suppressions).where(
+            suppressions.c.address_key == sa.bindparam("key"),
+            suppressions.c.scope == sa.bindparam("of"),
+            suppressions.c.reason.not_in(harder),
+        )
+        keys = [{"key": one["address_key"], "of": one["scope"]} for one in rows]
+        connection.execute(change.values(reason=reason), keys)
+
+
+def lift_within(
+    connection: sa.Connection,
+    keys: Collection[bytes],
+    scope: str | None,
+    act: Act,
+    deed: Deed,
+    *,
+    since: float = 0.0,
+    although: Collection[str] = (),
+) -> Lifted:
+    """Lift one person's suppressions inside the caller's transaction, and write the deed down if there were.
+
+    The deed is the last thing written: nothing else of the transaction may follow (see audit.append).
+
+    Args:
+        connection: of a write transaction.
+        keys: every hash of one address.
+        scope: which one; None: every scope.
+        act: by whose act, which decides what reasons it can lift.
+        deed: for the audit log; `deeds.PERSON` acts where it is the person.
+        since: UTC seconds; only what was said since then.
+        although: strict reasons that an operator lifts all the same.
+    """
+    standing = sa.select(suppressions).where(suppressions.c.address_key.in_(keys))
+    if scope is not None:
+        standing = standing.where(suppressions.c.scope == scope)
+    reasons = {*_LIFTS[act], *although}
+    found = [Suppression(*row) for row in connection.execute(standing)]
+    lifted = [one for one in found if one.reason in reasons and one.created_at >= since]
+    for one in lifted:
+        this = suppressions.c.address_key == one.address_key, suppressions.c.scope == one.scope
+        connection.execute(sa.delete(suppressions).where(*this))
+        connection.execute(sa.insert(unheeded).values(address_key=one.address_key))
+    if lifted:
+        said = sorted({one.reason for one in lifted})
+        first = lifted[0].address_key.hex()
+        append(connection, deed.noting(key=first, lifted=len(lifted), had_said=said))
+    return Lifted(len(lifted), [one for one in found if one not in lifted])
 
 
 def only_writer(connection: sa.Connection, *, wait: bool) -> bool:
@@ -156,21 +240,21 @@ class Suppressions:
         heed(self._database)
         return new
 
-    def remove(self, address_key: bytes, scope: str | None = None, deed: Deed | None = None) -> int:
-        """Lift one person's suppressions (all, or of one scope); returns how many there were.
-
-        If there were any, the deed is written down with their keyed hash.
-        """
-        condition = suppressions.c.address_key == address_key
-        if scope is not None:
-            condition &= suppressions.c.scope == scope
+    def lift(
+        self,
+        keys: Collection[bytes],
+        scope: str | None,
+        act: Act,
+        deed: Deed,
+        *,
+        since: float = 0.0,
+        although: Collection[str] = (),
+    ) -> Lifted:
+        """Lift one person's suppressions in a transaction of its own (see lift_within)."""
         with self._database.write() as connection:
-            lifted = connection.execute(sa.delete(suppressions).where(condition)).rowcount
-            connection.execute(sa.insert(unheeded).values(address_key=address_key))
-            if deed is not None and lifted:
-                append(connection, deed.noting(key=address_key.hex(), lifted=lifted))
+            done = lift_within(connection, keys, scope, act, deed, since=since, although=although)
         heed(self._database)
-        return lifted
+        return done
 
     def find(self, address_key: bytes) -> Sequence[Suppression]:
         """Return what stands against writing to this person."""

@@ -31,7 +31,7 @@ def test_each_deed_is_written_down_with_who_did_it(tocsin: Tocsin, monkeypatch: 
         ("resume", "chechnya-report-1"),
         ("cancel", "chechnya-report-1", "--yes"),
         ("suppress", "add", "anna.bell@example.org", "--list", "example"),
-        ("suppress", "remove", "anna.bell@example.org", "--reason", "wrote again", "--yes"),
+        ("suppress", "lift", "anna.bell@example.org", "--reason", "wrote again", "--yes"),
     ):
         assert tocsin(*words).code == 0, words
     assert tocsin("pause", "chechnya-report-1").code == 1
@@ -44,7 +44,7 @@ def test_each_deed_is_written_down_with_who_did_it(tocsin: Tocsin, monkeypatch: 
         ("resume", "chechnya-report-1"),
         ("cancel", "chechnya-report-1"),
         ("suppress add", "list:example"),
-        ("suppress remove", "every scope"),
+        ("suppress lift", "every scope"),
         ("suppress import", "all"),
     ]
     assert found[0]["details"]["recipients"] == 33
@@ -74,9 +74,7 @@ def test_it_is_shown_on_80_columns_and_obeys_no_operator(
     monkeypatch.setenv("TOCSIN_OPERATOR", "mallory\x1b[2J")
     tocsin(*SEND)
     tocsin("suppress", "add", "anna@example.org")
-    tocsin(
-        "suppress", "remove", "anna@example.org", "--yes", "--reason", "\x1b]0;x\x07 call anna@example.org"
-    )
+    tocsin("suppress", "lift", "anna@example.org", "--yes", "--reason", "\x1b]0;x\x07 call anna@example.org")
     for words in (("audit",), ("audit", "--json")):
         ran = tocsin(*words)
         assert ran.code == 0, ran.err

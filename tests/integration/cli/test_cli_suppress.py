@@ -59,21 +59,34 @@ def test_check_says_why_and_since_when(tocsin: Tocsin) -> None:
 def test_lifting_takes_a_reason_which_is_kept_with_who_did_it(workspace: Path, tocsin: Tocsin) -> None:
     """Somebody asked to hear from us again: that is written down, without their address."""
     tocsin("suppress", "add", "anna@example.org")
-    assert tocsin("suppress", "remove", "anna@example.org").code == 2
+    assert tocsin("suppress", "lift", "anna@example.org").code == 2
     ran = tocsin(
-        "suppress", "remove", "anna@example.org", "--reason", "asked by phone (anna@example.org)", "--yes"
+        "suppress", "lift", "anna@example.org", "--reason", "asked by phone (anna@example.org)", "--yes"
     )
     assert (ran.code, ran.out.strip()) == (0, "1 lifted.")
     assert tocsin("suppress", "check", "anna@example.org").code == 0
     kept = json.loads(tocsin("audit", "--json").out.splitlines()[-1])
     assert (kept["action"], kept["operator"], kept["details"]["reason"]) == (
-        "suppress remove",
+        "suppress lift",
         "alice",
         "asked by phone ((address))",
     )
     assert "anna" not in str(kept)
     assert not (workspace / "var" / "log" / "cli.log").exists()
-    assert tocsin("suppress", "remove", "anna@example.org", "--reason", "again", "--yes").code == 1
+    assert tocsin("suppress", "lift", "anna@example.org", "--reason", "again", "--yes").code == 1
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_complaint_is_lifted_only_where_it_is_named(tocsin: Tocsin) -> None:
+    """An operator who lifts without a look does not write to whoever called our mail spam."""
+    tocsin("suppress", "add", "anna@example.org", "--reason", "complaint")
+    words = ("suppress", "lift", "anna@example.org", "--reason", "asked", "--yes")
+    ran = tocsin(*words)
+    assert (ran.code, ran.out) == (1, "")
+    assert "--although complaint" in ran.err
+    assert tocsin("suppress", "check", "anna@example.org").code == 1
+    assert tocsin(*words, "--although", "complaint").code == 0
+    assert tocsin("suppress", "check", "anna@example.org").code == 0
 
 
 @pytest.mark.usefixtures("people")
@@ -86,7 +99,7 @@ def test_a_no_to_one_list_leaves_the_others(tocsin: Tocsin) -> None:
         tocsin("send", "chechnya-report", "--list", "example", "--dry-run", "--json").json["recipients"] == 32
     )
     words = ("--list", "example", "--reason", "asked", "--yes")
-    assert tocsin("suppress", "remove", "anna.bell@example.org", *words).code == 0
+    assert tocsin("suppress", "lift", "anna.bell@example.org", *words).code == 0
     assert (
         tocsin("send", "chechnya-report", "--list", "example", "--dry-run", "--json").json["recipients"] == 33
     )
@@ -144,7 +157,7 @@ def test_an_export_comes_back_with_its_reasons_and_dates(tocsin: Tocsin) -> None
     tocsin("suppress", "export", "kept.csv")
     before = tocsin("suppress", "check", "anna@example.org", "ben@example.org", "--json").json
     for name in ("anna@example.org", "ben@example.org"):
-        tocsin("suppress", "remove", name, "--reason", "test", "--yes")
+        tocsin("suppress", "lift", name, "--reason", "test", "--although", "complaint", "--yes")
     ran = tocsin("suppress", "import", "kept.csv", "--json")
     assert (ran.code, ran.json["added"]) == (0, 2)
     assert tocsin("suppress", "check", "anna@example.org", "ben@example.org", "--json").json == before
