@@ -102,7 +102,7 @@ class Docket:
         is written down if there were any others.
         """
         ended = of_campaign(campaign_id), deliveries.c.state.in_(states)
-        said_no = suppressed(deliveries.c.address_key, deliveries.c.list_id)
+        said_no = suppressed(deliveries.c.address_key, deliveries.c.list_id, deliveries.c.id)
         waiting = {"state": State.QUEUED, "reason": "", "attempts": 0, "due_at": 0.0}
         with self._database.write() as connection:
             opened = list(

@@ -28,6 +28,7 @@ from worker.store.schema import (
 )
 from worker.store.staging import Held
 from worker.store.suppressions import ERASURE, EVERYTHING, Suppression, add_within, only_writer
+from worker.store.wishes import forget as forget_wishes
 
 _WAITING = (State.QUEUED, State.DEFERRED)
 
@@ -182,6 +183,7 @@ class Dossiers:
             who = sa.select(people.c.id).where(people.c.address_key.in_(keys))
             left = connection.execute(sa.delete(memberships).where(memberships.c.person_id.in_(who))).rowcount
             gone = connection.execute(sa.delete(people).where(people.c.address_key.in_(keys))).rowcount
+            forget_wishes(connection, keys)
             # There is no membership left to be marked.
             connection.execute(sa.delete(unheeded).where(unheeded.c.address_key.in_(keys)))
         return Erased(gone, left, mails, stopped, in_hand, not standing)

@@ -16,6 +16,7 @@ from worker.deliveries import State
 from worker.store.database import Database
 from worker.store.schema import batches, campaigns, deliveries, delivery_is_open, leases, people
 from worker.store.suppressions import suppressed
+from worker.store.wishes import begin_rests, wants_fewer
 
 #: How long a batch rests when all that is left of it is in the hands of a stalled owner.
 STALLED_SECONDS = 15.0
@@ -151,7 +152,7 @@ class Ledger:
             said_no = connection.execute(
                 _in_hand(lease.id, lease.batch_id).where(
                     sa.or_(
-                        suppressed(deliveries.c.address_key, deliveries.c.list_id),
+                        suppressed(deliveries.c.address_key, deliveries.c.list_id, deliveries.c.id),
                         deliveries.c.person_id == NOBODY,  # erased while we have it in hand
                     )
                 )
@@ -368,7 +369,9 @@ def _claim(connection: sa.Connection, lease: Lease, limit: int, now: float) -> t
             people.c.sealed,
             deliveries.c.attempts,
             deliveries.c.provider,
-            suppressed(deliveries.c.address_key, deliveries.c.list_id).label("said_no"),
+            suppressed(deliveries.c.address_key, deliveries.c.list_id, deliveries.c.id).label("said_no"),
+            deliveries.c.address_key,
+            wants_fewer(deliveries.c.address_key).label("fewer"),
         )
         .outerjoin(people, people.c.id == deliveries.c.person_id)
         .where(*due)
@@ -392,7 +395,10 @@ def _claim(connection: sa.Connection, lease: Lease, limit: int, now: float) -> t
                     .returning(deliveries.c.id)
                 ).scalars()
             )
-            claimed = [Claimed(*row[:5]) for row in rows if row.id in taken]
+            fewer = {row.id: row.address_key for row in rows if row.fewer and row.id in taken}
+            late = begin_rests(connection, fewer, now) if fewer else ()
+            _mark(connection, late, State.SKIPPED, "suppressed", now)
+            claimed = [Claimed(*row[:5]) for row in rows if row.id in taken and row.id not in late]
             if claimed:
                 return claimed, more
         if not more:

@@ -24,6 +24,7 @@ from sqlalchemy import (
 
 _OPEN_DELIVERY = "state IN ('queued','sending','deferred')"
 _OPEN_BATCH = "done = 0"
+_ENDS = "ends_at IS NOT NULL"
 
 #: The same conditions for queries. Written out, never as parameters: only so does SQLite see that the
 #: partial index answers, and does not read a million settled rows for each chunk.
@@ -125,12 +126,15 @@ suppressions = Table(
     metadata,
     # No foreign key to people: it outlives them (erasure keeps the "no").
     Column("address_key", AddressKey, nullable=False),
-    # "all", or "list:<id>".
+    # "all", "list:<id>", or a wish of the person's own: "pause", "rest", "fewer".
     Column("scope", String(32), nullable=False),
     Column("reason", String(32), nullable=False),
     Column("source", String(64), nullable=False),
     Column("created_at", Double, nullable=False),
+    # When a wish ends that the person has dated; null: it never ends by itself.
+    Column("ends_at", Double),
     PrimaryKeyConstraint("address_key", "scope"),
+    Index("ix_suppressions_ending", "ends_at", sqlite_where=text(_ENDS), postgresql_where=text(_ENDS)),
 )
 
 #: Addresses whose suppressions have changed since their memberships were last looked at.

@@ -22,6 +22,13 @@ from worker.store.database import Database, insert_new
 from worker.store.schema import memberships, people, suppressions, unheeded
 
 EVERYTHING = "all"
+#: What a person wishes of us for a time (wishes): a pause; and the rest after each mail, of who wants fewer.
+#: These alone end by themselves.
+PAUSE, REST = "pause", "rest"
+#: Who wants fewer mails; in nobody's way but for the rests that it makes.
+FEWER = "fewer"
+#: How an opt-out came that its own page can take back, and for how many seconds.
+BY_PAGE, UNDO_SECONDS = "page", 1800.0
 #: The reason that stands for somebody who asked to be forgotten.
 ERASURE = "erasure"
 #: Reasons that take the place of milder ones, and that an operator lifts only by naming them.
@@ -38,15 +45,23 @@ def list_scope(list_id: int) -> str:
 
 
 def suppressed(
-    address_key: sa.ColumnElement[bytes], list_id: sa.ColumnElement[int]
+    address_key: sa.ColumnElement[bytes],
+    list_id: sa.ColumnElement[int],
+    delivery_id: sa.ColumnElement[int] | None = None,
 ) -> sa.ColumnElement[bool]:
-    """Return the SQL condition "this person said no, to everything or to this list"."""
-    scopes = (sa.literal(EVERYTHING), sa.literal("list:").concat(sa.cast(list_id, sa.String)))
-    return (
-        sa.select(sa.literal(1))
-        .where(suppressions.c.address_key == address_key, suppressions.c.scope.in_(scopes))
-        .exists()
+    """Return the SQL condition "this person said no, to everything, to this list, or for a time".
+
+    Asked of a delivery, the rest that begins with itself does not count.
+    """
+    of_list = sa.literal("list:").concat(sa.cast(list_id, sa.String))
+    scopes = (sa.literal(EVERYTHING), of_list, sa.literal(PAUSE), sa.literal(REST))
+    standing = sa.select(sa.literal(1)).where(
+        suppressions.c.address_key == address_key, suppressions.c.scope.in_(scopes)
     )
+    if delivery_id is not None:
+        another = suppressions.c.source != sa.cast(delivery_id, sa.String)
+        standing = standing.where(sa.or_(suppressions.c.scope != REST, another))
+    return standing.exists()
 
 
 def among(connection: sa.Connection, keys: Collection[bytes]) -> tuple[str, tuple[object, ...]]:
@@ -64,10 +79,11 @@ class Suppression:
     """A standing "do not write"."""
 
     address_key: bytes
-    scope: str  #: "all" or "list:<id>"
+    scope: str  #: "all", "list:<id>" or a wish
     reason: str  #: opt-out, complaint, bounce, operator, imported, erasure
     source: str  #: where it came from: "one-click", "page", "cli", a file's name
     created_at: float  #: UTC seconds
+    ends_at: float | None = None  #: UTC seconds; None: it never ends by itself
 
 
 class Act(Enum):
@@ -98,6 +114,9 @@ class Lifted(NamedTuple):
 def add_within(connection: sa.Connection, entries: Sequence[Suppression]) -> int:
     """Write entries inside the caller's transaction; those that stand already stay, but for a strict reason.
 
+    But for one: an opt-out that its page could still take back becomes the one that comes now, for whoever
+    says no twice, or complains after it, has not taken that back.
+
     Returns:
         How many were new.
     """
@@ -114,7 +133,16 @@ def add_within(connection: sa.Connection, entries: Sequence[Suppression]) -> int
         }
         for one in sorted(entries, key=lambda one: (one.address_key, one.scope))
     ]
-    statement = insert_new(suppressions, connection).on_conflict_do_nothing()
+    statement = insert_new(suppressions, connection)
+    said = suppressions.c
+    statement = statement.on_conflict_do_update(
+        index_elements=["address_key", "scope"],
+        set_={name: statement.excluded[name] for name in ("reason", "source", "created_at")},
+        where=(said.source == BY_PAGE)
+        & (statement.excluded.source != BY_PAGE)
+        & (said.reason == "opt-out")
+        & (said.created_at > statement.excluded.created_at - UNDO_SECONDS),
+    )
     new = connection.execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount
     connection.execute(sa.insert(unheeded), [{"address_key": one["address_key"]} for one in rows])
     for reason in STRICT:
@@ -271,8 +299,11 @@ class Suppressions:
             return {address_key for address_key, scope in rows if scope in scopes}
 
     def all(self) -> Iterator[Suppression]:
-        """Yield every suppression, by key; memory stays flat."""
-        query = sa.select(suppressions).order_by(suppressions.c.address_key, suppressions.c.scope)
+        """Yield every "no" that does not end by itself, by key; memory stays flat."""
+        lasting = suppressions.c.ends_at.is_(None), suppressions.c.scope != FEWER
+        query = (
+            sa.select(suppressions).where(*lasting).order_by(suppressions.c.address_key, suppressions.c.scope)
+        )
         with self._database.read() as connection:
             for row in connection.execution_options(yield_per=1000).execute(query):
                 yield Suppression(*row)
