@@ -58,18 +58,21 @@ class Edition:
             waived=tuple(facts.get("waived", ())),
         )
 
-    def renderer(self) -> Renderer:
+    def renderer(self, campaign_ref: str = "c0") -> Renderer:
         """Parse the appeal and put it into the look; AppealErrors lists what is wrong in it."""
         appeal = parse(self.slug, self.appeal, self.organisation.languages.split())
-        return Renderer(appeal, Look(self.look), self.organisation)
+        return Renderer(appeal, Look(self.look), self.organisation, campaign_ref)
 
 
 class Printer:
     """Makes the mails of one campaign from its edition."""
 
     def __init__(self, edition: Edition, marks: Marks, campaign_ref: str) -> None:
-        """Prepare what every mail shares; `campaign_ref` stands in Feedback-ID and names nobody."""
-        self._renderer = edition.renderer()
+        """Prepare what every mail shares.
+
+        `campaign_ref` stands in Feedback-ID and in source codes, and names nobody.
+        """
+        self._renderer = edition.renderer(campaign_ref)
         self._marks = marks
         self._forms = {
             discreet: (form, Composer(form.identity, campaign_ref))

@@ -76,8 +76,8 @@ def _unfillable(error: Exception) -> UnfillableError:
 class Renderer:
     """One appeal in one look, for any number of people. Forms are made when first asked for, then kept."""
 
-    def __init__(self, appeal: Appeal, look: Look, organisation: Organisation) -> None:
-        """Take the appeal, the look and who asks.
+    def __init__(self, appeal: Appeal, look: Look, organisation: Organisation, campaign: str = "c0") -> None:
+        """Take the appeal, the look, who asks, and the opaque name of the campaign.
 
         Raises:
             LookError: the look is not whole.
@@ -88,7 +88,7 @@ class Renderer:
         # All now: a language without words is to be told before anybody is written to.
         for language in appeal.languages:
             self._press.words(language)
-        self._organisation = organisation
+        self._organisation, self._campaign = organisation, campaign
         self._forms: dict[tuple[str, bool], _Form] = {}
 
     @cached_property
@@ -142,7 +142,9 @@ class Renderer:
         chosen = self._appeal.language_for(language)
         if (chosen, discreet) not in self._forms:
             version = self._appeal.languages[chosen]
-            sheet = lay_out(self._press, self._organisation, chosen, version, discreet=discreet)
+            sheet = lay_out(
+                self._press, self._organisation, chosen, version, self._campaign, discreet=discreet
+            )
             self._forms[chosen, discreet] = _Form(sheet)
         return self._forms[chosen, discreet]
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from markupsafe import Markup
 
-from worker.content import links
+from worker.content import links, sources
 from worker.content.expressions import RESERVED, Holes
 from worker.content.look import Press
 from worker.content.markdown import Document
@@ -60,14 +60,20 @@ class Sheet:
 
 
 def lay_out(
-    press: Press, organisation: Organisation, language: str, version: Version, *, discreet: bool
+    press: Press,
+    organisation: Organisation,
+    language: str,
+    version: Version,
+    campaign: str,
+    *,
+    discreet: bool,
 ) -> Sheet:
-    """Lay out one version of an appeal in its open or discreet form.
+    """Lay out one version of an appeal in its open or discreet form, for a campaign of that opaque name.
 
     Raises:
         LookError: a layout cannot be rendered.
     """
-    return _Draft(press, organisation, language, version).sheet(discreet=discreet)
+    return _Draft(press, organisation, language, version, campaign).sheet(discreet=discreet)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +89,18 @@ class _Face:
 class _Draft:
     """One sheet in the making."""
 
-    def __init__(self, press: Press, organisation: Organisation, language: str, version: Version) -> None:
+    def __init__(
+        self, press: Press, organisation: Organisation, language: str, version: Version, campaign: str
+    ) -> None:
         self._press, self._organisation = press, organisation
         self._language, self._version = language, version
         self._words = press.words(language)
+        self._source = sources.read(version.source, campaign)
         self._holes = Holes([*version.texts(), *organisation.texts(), *press.texts()])
 
     def sheet(self, *, discreet: bool) -> Sheet:
         face = self._discreet_face() if discreet else self._open_face()
-        links_put = self._version.discreet.links if discreet and self._version.discreet else {}
+        links_put = self._links_put(discreet=discreet)
         body = self._body(links_put)
         context = {
             **asdict(face),
@@ -149,6 +158,15 @@ class _Draft:
     def _default_reason(self) -> str:
         return self._words["reason"] % {"organisation": self._organisation.name}
 
+    def _links_put(self, *, discreet: bool) -> Mapping[str, str]:
+        """Return what stands for which link: the discreet form's own, and each with its source code."""
+        links_put = self._version.discreet.links if discreet and self._version.discreet else {}
+        if self._source is None:
+            return links_put
+        written = [links.normal(action.link) for action in self._version.actions]
+        written += [self._holes.restore(link) for _, link in self._body({}).links()]
+        return self._source.numbered(written, links_put)
+
     def _body(self, links_put: Mapping[str, str]) -> Document:
         hide = self._holes.hide
         hidden = {hide(link): hide(other) for link, other in links_put.items()}
@@ -160,7 +178,7 @@ class _Draft:
             {
                 "label": NETWORKS[slug].label or self._words[f"network_{slug}"],
                 "text": text,
-                "url": NETWORKS[slug].share(text, link),
+                "url": NETWORKS[slug].share(text, self._source.put(link, slug) if self._source else link),
             }
             for slug, text in action.share.items()
             if shared

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote
 
-from worker.content import expressions, frontmatter, links
+from worker.content import expressions, frontmatter, links, sources
 from worker.content.expressions import Holes
 from worker.content.frontmatter import Note, Section
 from worker.content.markdown import Document
@@ -96,6 +96,8 @@ class Version:
     discreet: Discreet | None
     #: whether readers of other languages get this one
     default: bool
+    #: what marks its links, "" for nothing (worker.content.sources)
+    source: str
     #: words that must not be seen from outside the discreet form
     telling_words: tuple[str, ...]
     #: Markdown
@@ -150,11 +152,20 @@ class _Reader:
             actions=self._actions(top),
             discreet=self._discreet(top, telling_words),
             default=top.flag("default"),
+            source=self._source(top, telling_words),
             telling_words=telling_words,
             body=body,
         )
         top.close()
         return version
+
+    def _source(self, top: Section, telling_words: tuple[str, ...]) -> str:
+        source = top.text("source", most=100)
+        for fault in sources.faults(source):
+            top.tell("source", f'"source" {fault}')
+        if word := telling(source, telling_words):
+            top.tell("source", f'"source" tells "{word}", and stands in the links of the discreet form too')
+        return source
 
     def _text(
         self, section: Section, key: str, most: int, *, required: bool = False, line: bool = True
