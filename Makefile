@@ -10,7 +10,7 @@ help: ## Say what can be made
 demo: .venv/.installed ## Import, send, opt out and report, all on this machine
 	@$(BIN)/tocsin demo
 
-test: .venv/.developed ## Run every test
+test: .venv/.developed .venv/tools/.installed ## Run every test
 	$(BIN)/pytest -n 2 --dist worksteal $(TESTS)
 
 lint: .venv/.developed ## Style, types and the layers of the house
@@ -36,6 +36,13 @@ install: .venv/.installed ## Install the `tocsin` command into .venv
 
 .venv/.developed: .venv/.installed requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# What the tests hold mails and pages against (axe-core, the Nu validator, another MIME parser): never shipped.
+.venv/tools/.installed: tests/tools/package.json tests/tools/package-lock.json .venv/bin/python
+	@command -v npm >/dev/null || { echo "error: the tests need npm: apt-get install npm"; exit 3; }
+	@mkdir -p $(@D) && cp tests/tools/*.json $(@D)
+	@npm ci --prefix $(@D) --silent --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 LOCK := .venv-lock/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
