@@ -20,7 +20,7 @@ from worker.errors import Refused
 from worker.sealing import NONCE_BYTES, Keyring, Person
 from worker.store.people import People
 from worker.store.staging import Held, Staged, Staging
-from worker.store.suppressions import EVERYTHING, Suppressions, list_scope
+from worker.store.suppressions import EVERYTHING, Suppressions, is_topic, list_scope
 from worker.tables.lists import Consent, Rejected, Row
 
 #: Rows per transaction: enough that a commit's cost vanishes, few enough that the queue is not held up.
@@ -57,6 +57,7 @@ class Result:
     accepted: int = 0
     duplicates: int = 0  #: further rows of an address that the file holds already
     suppressed: int = 0  #: people who said no; left out and not told apart in any file
+    no_to_topics: int = 0  #: people taken who said no to some topic; campaigns about it leave them out
     rejected: Counter[str] = field(default_factory=Counter)  #: by reason
     new_people: int = 0
     new_members: int = 0
@@ -130,11 +131,13 @@ class Importer:
             for form in keys:
                 forms[form] = key
         result.duplicates += len(rows) - len(coming)
-        for key in self._said_no(forms, slug):
+        out, some = self._said_no(forms, slug)
+        for key in out:
             del coming[key]
-            result.suppressed += 1
+        result.suppressed += len(out)
         self._know_consents(list(coming.values()))
         earlier = aside.find(coming)
+        result.no_to_topics += len(some - earlier.keys())
         held = aside.held(coming)
         result.duplicates += len(earlier)
         result.accepted += len(coming) - len(earlier)
@@ -203,10 +206,15 @@ class Importer:
             self._shapes[what] = self._keyring.shape(person)
         return self._shapes[what]
 
-    def _said_no(self, forms: Mapping[bytes, bytes], slug: str) -> set[bytes]:
-        """Return the keys of those who said no, under whichever of their address's hashes."""
+    def _said_no(self, forms: Mapping[bytes, bytes], slug: str) -> tuple[set[bytes], set[bytes]]:
+        """Return the keys of those who said no to all this, and of those who said it to a topic only.
+
+        Under whichever of their address's hashes.
+        """
         scopes = [EVERYTHING, *(list_scope(each.id) for each in self._people.lists_named(slug))]
-        return {forms[form] for form in self._suppressions.said_no(list(forms), scopes)}
+        standing = self._suppressions.scopes(list(forms))
+        out = {forms[form] for form, scope in standing if scope in scopes}
+        return out, {forms[form] for form, scope in standing if is_topic(scope)} - out
 
     def _next_id(self) -> int:
         number = next(self._ids, None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from worker import calendar, preflight
 from worker.campaigns import Campaigns, Plan, by_reason
+from worker.content import appeals
 from worker.content.editions import Edition, Printer
 from worker.content.weaving import MissingField
 from worker.errors import Refused, WrongUse
@@ -62,7 +63,8 @@ class Planner:
         """Check and count; AppealErrors, WrongUse or Refused say what stands in the way."""
         waivers = preflight.waivers(order.waive)
         edition = self._edition(order.appeal)
-        rule = Rule(tuple(each.id for each in self._people.find_lists(order.lists)), order.limit)
+        lists = tuple(each.id for each in self._people.find_lists(order.lists))
+        rule = Rule(lists, order.limit, topics=appeals.parse(edition.slug, edition.appeal).topics)
         now = self._clock()
         start = calendar.moment(order.at, order.time_zone, now) if order.at else now
         end = self._end(order, start)

@@ -44,12 +44,12 @@ SLUGS = ("one", "two")
 #: Basis and source of a consent, and its date: whole, without a source, without a date, none.
 CONSENTS = (("consent", "form", 1.0), ("consent", "", 2.0), ("soft opt-in", "stall", None), ("", "", None))
 #: The lists that audiences are made of.
-AUDIENCES = ((1,), (1, 2))
+AUDIENCES = (Rule((1,)), Rule((1, 2)), Rule((1, 2), topics=("law", "war")))
 
 LIFTING = Deed(1.0, PERSON, Action.SUPPRESS_LIFT)
 
 someone = st.sampled_from(PEOPLE)
-scopes = st.sampled_from((EVERYTHING, list_scope(1), list_scope(2)))
+scopes = st.sampled_from((EVERYTHING, list_scope(1), list_scope(2), "topic:war", "topic:art"))
 #: What happens in an import's last step: before which of its statements (the ninth writes memberships, the
 #: commit follows the tenth), what, and in what scope.
 Event = tuple[int, str, str]
@@ -234,8 +234,7 @@ class Machine(RuleBasedStateMachine):
     def a_plan_counts_whom_a_launch_would_choose(self) -> None:
         """By shape and reason, though one asks the marks and the other the suppressions."""
         plans = Plans(self.database, batch_size=3)
-        for on in AUDIENCES:
-            audience = Rule(on)
+        for audience in AUDIENCES:
             planned = {(one.shape, one.reason): one.count for one in plans.kinds(audience)}
             with self.database.read() as connection:
                 shapes = dict(connection.execute(sa.select(people.c.id, people.c.sealed)).all())
@@ -259,7 +258,7 @@ class Machine(RuleBasedStateMachine):
         self.a_plan_counts_whom_a_launch_would_choose()
         self.consents_are_marked_as_they_are()
         plans, ledger = Plans(self.database, batch_size=3), Ledger(self.database)
-        draft = Draft("a", "{}", Rule((1, 2)), "d" * 64, "running", "op", "op", 0.0, "UTC", None)
+        draft = Draft("a", "{}", AUDIENCES[-1], "d" * 64, "running", "op", "op", 0.0, "UTC", None)
         campaign = plans.record(draft, 0.0)
         batches = []
         while made := plans.slice(campaign, 3, 1.0):
@@ -279,7 +278,7 @@ class Machine(RuleBasedStateMachine):
             row.address_key
             for row in rows
             if {one.scope for one in self.suppressions.find(row.address_key)}
-            & {EVERYTHING, list_scope(row.list_id)}
+            & {EVERYTHING, list_scope(row.list_id), "topic:war"}
         ]
 
 

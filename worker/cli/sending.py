@@ -74,7 +74,7 @@ def send(  # noqa: PLR0913 - each is an option of the command
     which `appeals check` finds errors is refused, unless each is waived by its name; the campaign keeps what
     was waived.
 
-    JSON: {appeal, subjects: {LANGUAGE: text}, lists, recipients, left_out: {reason: count}, start_at,
+    JSON: {appeal, subjects: {LANGUAGE: text}, topics, lists, recipients, left_out: {reason: count}, start_at,
     time_zone, not_after, findings, waived, digest, campaign (null in a dry run)}; with --wait also {holds}.
     """
     if test_to:
@@ -129,6 +129,7 @@ def _show(plan: Plan, order: Order) -> None:
     rows = [
         ("Appeal", plan.appeal),
         *subjects,
+        *([("Topics", ", ".join(plan.rule.topics))] if plan.rule.topics else []),
         ("Lists", ", ".join(order.lists)),
         ("Recipients", terminal.people(plan.recipients)),
         ("Left out", ", ".join(left_out) or "nobody"),
@@ -164,6 +165,7 @@ def _facts(plan: Plan, order: Order) -> dict[str, object]:
     return {
         "appeal": plan.appeal,
         "subjects": dict(_subjects(plan)),
+        "topics": list(plan.rule.topics),
         "lists": list(order.lists),
         "recipients": plan.recipients,
         "left_out": dict(plan.left_out),

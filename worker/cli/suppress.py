@@ -3,6 +3,7 @@
 Owns the ways in and out of that list. Refuses: to print an address, and to lift a "no" without a reason.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -11,13 +12,14 @@ from typing import Annotated
 
 import typer
 
-from worker import addresses
+from worker import addresses, workspace
 from worker.addresses import Address, AddressError
 from worker.cli import completion, grammar, incoming, session, suppressed, terminal
 from worker.cli.terminal import Column, count
+from worker.content import appeals
 from worker.deeds import Action
 from worker.errors import Refused, WrongUse
-from worker.store.suppressions import EVERYTHING, Act, Lifted, Suppression, list_scope
+from worker.store.suppressions import EVERYTHING, Act, Lifted, Suppression, list_scope, topic_scope
 from worker.wiring import Wiring
 
 app = grammar.commands(
@@ -46,6 +48,14 @@ class Reason(Enum):
     ERASURE = "erasure"
 
 
+ForTopic = Annotated[
+    str,
+    typer.Option(
+        "--topic",
+        metavar="SLUG",
+        help="For appeals about that only: those with it under topics in their front matter.",
+    ),
+]
 Addresses = Annotated[
     list[str],
     typer.Argument(
@@ -78,12 +88,14 @@ def suppress() -> None:
     "add",
     "tocsin suppress add me@example.org",
     "tocsin suppress add - --reason complaint < complaints.txt",
+    "tocsin suppress add me@example.org --topic petitions",
 )
 def add(
     *,
     given: Addresses,
     reason: Why = Reason.OPERATOR,
     of_list: OfList = "",
+    topic: ForTopic = "",
 ) -> None:
     """Never write to these addresses again.
 
@@ -92,10 +104,10 @@ def add(
     """
     found = _parsed(given)
     with session.opened() as tocsin:
-        scope, now = _scope(tocsin, of_list), tocsin.clock()
+        scope, now = _scope(tocsin, of_list, topic), tocsin.clock()
         new = tocsin.suppressions.add(
             [Suppression(tocsin.keyring.address_key(one), scope, reason.value, "cli", now) for one in found],
-            session.deed(tocsin, Action.SUPPRESS_ADD, _called(of_list), reason=reason.value),
+            session.deed(tocsin, Action.SUPPRESS_ADD, _called(of_list, topic), reason=reason.value),
         )
     terminal.say(f"{count(new)} added, {count(len(found) - new)} stood already.")
 
@@ -115,6 +127,7 @@ def lift(
         typer.Option(metavar="TEXT", help="Why; it stays in the audit log, with who you are: name nobody."),
     ],
     of_list: OfList = "",
+    topic: ForTopic = "",
     although: Annotated[
         list[Strict] | None,
         typer.Option(metavar="REASON", help="Lift it over this too: complaint or erasure; may be repeated."),
@@ -130,10 +143,10 @@ def lift(
         raise WrongUse("lifting a suppression takes a reason", remedy='As in: --reason "asked by phone".')
     found = _parsed(given)
     with session.opened() as tocsin:
-        scope = _scope(tocsin, of_list) if of_list else None
+        scope = _scope(tocsin, of_list, topic) if of_list or topic else None
         terminal.ask(f"Write to {terminal.people(len(found))} again", agreed=yes)
         why = terminal.blotted(terminal.clean(reason.strip()))
-        subject = _called(of_list) if of_list else "every scope"
+        subject = _called(of_list, topic) if scope else "every scope"
         deed = session.deed(tocsin, Action.SUPPRESS_LIFT, subject, reason=why)
         over = [one.value for one in although or ()]
         done = [
@@ -213,6 +226,7 @@ def import_(
     ],
     reason: Why = Reason.IMPORTED,
     of_list: OfList = "",
+    topic: ForTopic = "",
     as_json: grammar.Json = False,
 ) -> int:
     """Suppress everybody in a file.
@@ -229,14 +243,16 @@ def import_(
         incoming.bar(size) as bar,
     ):
         source = "standard input" if file == incoming.STANDARD_INPUT else Path(file).name[:_SOURCE_MOST]
-        manner = suppressed.Manner(_scope(tocsin, of_list), reason.value, terminal.clean(source))
+        manner = suppressed.Manner(_scope(tocsin, of_list, topic), reason.value, terminal.clean(source))
         digest = incoming.Digest()
         result, chunks = suppressed.Result(), digest.watch(bar.chunks(stream))
         try:
             suppressed.bring_in(tocsin, chunks, manner, result, bar.rows)
         finally:  # what was added stays, whatever stopped us
             if result.rows:
-                deed = session.deed(tocsin, Action.SUPPRESS_IMPORT, _called(of_list), reason=reason.value)
+                deed = session.deed(
+                    tocsin, Action.SUPPRESS_IMPORT, _called(of_list, topic), reason=reason.value
+                )
                 tocsin.audit.note(deed.noting(new=result.added, known=result.known, sha256=digest.hex))
     good = result.added + result.known
     if as_json:
@@ -294,13 +310,32 @@ def _texts(given: Sequence[str]) -> Iterator[str]:
                     yield stripped
 
 
-def _called(of_list: str) -> str:
+def _called(of_list: str, topic: str) -> str:
     """Return what the audit log calls a scope."""
+    if topic:
+        return topic_scope(topic)
     return f"list:{of_list}" if of_list else EVERYTHING
 
 
-def _scope(tocsin: Wiring, of_list: str) -> str:
+def _scope(tocsin: Wiring, of_list: str, topic: str) -> str:
+    if of_list and topic:
+        raise WrongUse("a no is to a list or to a topic", remedy="Give --list or --topic, not both.")
+    if topic:
+        scope = topic_scope(topic)
+        if topic not in (known := _topics(tocsin)):
+            told = f"there are {', '.join(sorted(known))}" if known else "there is none"
+            terminal.warn(f"No appeal here has the topic {topic} in its front matter: {told}.")
+        return scope
     return list_scope(tocsin.people.find_lists([of_list])[0].id) if of_list else EVERYTHING
+
+
+def _topics(tocsin: Wiring) -> set[str]:
+    """Return the topics of all appeals that can be read."""
+    found = set[str]()
+    for slug in workspace.appeal_slugs(tocsin.settings):
+        with contextlib.suppress(WrongUse):
+            found |= {*appeals.parse(slug, workspace.appeal_files(tocsin.settings, slug)).topics}
+    return found
 
 
 def _standing(tocsin: Wiring, address: Address) -> Sequence[Suppression]:

@@ -19,7 +19,7 @@ from worker.addresses import AddressError
 from worker.cli import incoming, terminal
 from worker.errors import WrongUse
 from worker.sealing import ADDRESS_KEY_BYTES
-from worker.store.suppressions import EVERYTHING, Suppression, list_scope
+from worker.store.suppressions import EVERYTHING, Suppression, is_topic, list_scope
 from worker.tables.columns import arrange, names_addresses
 from worker.tables.spreadsheets import Record, Rejected, Sheet
 from worker.tables.spreadsheets import read as read_sheet
@@ -63,7 +63,7 @@ class Result:
 
 
 def scope_names(tocsin: Wiring) -> Names:
-    """Return what each scope is called outside: "all", or "list:" and the list's name."""
+    """Return what scopes are called outside: "all", or "list:" and its name; a topic's is the same."""
     return {
         EVERYTHING: EVERYTHING,
         **{list_scope(one.id): f"list:{one.slug}" for one in tocsin.people.lists()},
@@ -130,7 +130,11 @@ def _restored(record: Record, places: Sequence[int], scopes: Names) -> Suppressi
     try:
         key, scope, reason, source, at = (record.cells[place] for place in places)
         found = Suppression(
-            bytes.fromhex(key), scopes[scope], reason, source, dt.datetime.fromisoformat(at).timestamp()
+            bytes.fromhex(key),
+            _scope(scope, scopes),
+            reason,
+            source,
+            dt.datetime.fromisoformat(at).timestamp(),
         )
     except KeyError:
         return Rejected(record.line, "list", "it is for a list that is not here")
@@ -139,6 +143,11 @@ def _restored(record: Record, places: Sequence[int], scopes: Names) -> Suppressi
     if len(found.address_key) != ADDRESS_KEY_BYTES or not reason:
         return Rejected(record.line, "export", "this is no line of an export")
     return found
+
+
+def _scope(name: str, scopes: Names) -> str:
+    """Return how the store has a scope; a topic is called the same everywhere."""
+    return name if is_topic(name) else scopes[name]
 
 
 def write_out(tocsin: Wiring, file: str) -> int:

@@ -40,7 +40,8 @@ def send(appeal: str, to: str, *, language: str, discreet: bool) -> int:
 
 
 def _mind_suppression(tocsin: Wiring, address: Address) -> None:
-    if tocsin.suppressions.said_no(tocsin.keyring.address_keys(address), [EVERYTHING]):
+    standing = tocsin.suppressions.scopes(tocsin.keyring.address_keys(address))
+    if any(scope == EVERYTHING for _, scope in standing):
         raise Refused("that address is suppressed: its owner said no", remedy="Test with another one.")
 
 

@@ -31,6 +31,11 @@ class Appeal:
     #: for readers whose language it does not have
     default_language: str
 
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """What it is about, in any of its languages."""
+        return tuple(sorted({topic for version in self.languages.values() for topic in version.topics}))
+
     def language_for(self, language: str) -> str:
         """Choose among the appeal's languages: the reader's, that of no or another region, or the default."""
         return nearest(language, self.languages) or self.default_language

@@ -20,6 +20,7 @@ from worker.content.networks import NETWORKS, network_faults, share_faults
 _MOST_BODY: Final = 60_000
 _MOST_LINK: Final = 2_000
 _DEFAULT: Final = "default"
+_TOPIC: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _LINE_END: Final = re.compile("\r\n?")
 
 
@@ -98,6 +99,8 @@ class Version:
     default: bool
     #: what marks its links, "" for nothing (worker.content.sources)
     source: str
+    #: what it is about, by slugs: readers may have said no to one
+    topics: tuple[str, ...]
     #: words that must not be seen from outside the discreet form
     telling_words: tuple[str, ...]
     #: Markdown
@@ -153,6 +156,7 @@ class _Reader:
             discreet=self._discreet(top, telling_words),
             default=top.flag("default"),
             source=self._source(top, telling_words),
+            topics=self._topics(top),
             telling_words=telling_words,
             body=body,
         )
@@ -220,6 +224,15 @@ class _Reader:
             for fault in network_faults(slug):
                 top.tell("networks", fault)
         return named or tuple(NETWORKS)
+
+    @staticmethod
+    def _topics(top: Section) -> tuple[str, ...]:
+        """Read the topics that readers may have said no to."""
+        named = top.texts("topics", most=64)
+        for slug in named:
+            if not _TOPIC.fullmatch(slug):
+                top.tell("topics", f'"{slug}" is no topic: small letters, digits and hyphens')
+        return named
 
     def _share(self, section: Section) -> dict[str, str]:
         """Read one text for all networks, or texts by network, where "default" is for those not named."""

@@ -7,13 +7,13 @@ which the plan counts; a test holds them together. Refuses: writing anything, an
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
 from worker.store.schema import memberships, people
-from worker.store.suppressions import suppressed
+from worker.store.suppressions import REFUSED, sets_of_topics, suppressed
 
 #: Why somebody is left out, mildest first: among several lists the mildest reason counts.
 _REASONS = ("", "no consent", "suppressed")
@@ -26,6 +26,7 @@ class Rule:
     lists: tuple[int, ...]  #: list ids
     limit: int | None = None  #: only the first so many who may be written to
     require_consent: bool = True  #: leave out who lacks basis, source or date (PECR reg. 22)
+    topics: tuple[str, ...] = ()  #: what it is about: who said no to one of these is left out
 
     def to_json(self) -> str:
         """Return the one text form, fit for a digest."""
@@ -35,7 +36,9 @@ class Rule:
     def from_json(cls, text: str) -> "Rule":
         """Read what `to_json` wrote."""
         facts = json.loads(text)
-        return cls(tuple(facts["lists"]), facts["limit"], facts["require_consent"])
+        return cls(
+            tuple(facts["lists"]), facts["limit"], facts["require_consent"], tuple(facts.get("topics", ()))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +109,12 @@ def kinds(connection: sa.Connection, rule: Rule) -> Sequence[Kind]:
 
     A million people on one list take a tenth of a second: their index of kinds is all that is read.
     """
-    upto = None if rule.limit is None else connection.execute(_bound(rule)).scalar_one_or_none()
+    ranks = _ranks(rule, sets_of_topics(connection))
+    upto = None if rule.limit is None else connection.execute(_bound(rule, ranks[0])).scalar_one_or_none()
     within = sa.true() if upto is None else memberships.c.person_id <= upto
     counts: Counter[tuple[int, int]] = Counter()
     examples: dict[int, int] = {}
-    for rank, firsts in _firsts(connection, rule):
+    for rank, firsts in _firsts(connection, rule, ranks):
         query = sa.select(memberships.c.shape, sa.func.count(), sa.func.min(memberships.c.person_id))
         query = query.where(firsts, within).group_by(memberships.c.shape)
         for shape, count, example in connection.execute(query):
@@ -119,7 +123,9 @@ def kinds(connection: sa.Connection, rule: Rule) -> Sequence[Kind]:
     return [Kind(shape, _REASONS[rank], count, examples[shape]) for (shape, rank), count in counts.items()]
 
 
-def _firsts(connection: sa.Connection, rule: Rule) -> Iterator[tuple[int, sa.ColumnElement[bool]]]:
+def _firsts(
+    connection: sa.Connection, rule: Rule, ranks: "Sequence[_Ranked]"
+) -> Iterator[tuple[int, sa.ColumnElement[bool]]]:
     """Yield ranks and conditions that hold together, over all of them, for one membership of each person.
 
     That is their first with their best rank. The largest list comes first: only the members of the others are
@@ -131,8 +137,7 @@ def _firsts(connection: sa.Connection, rule: Rule) -> Iterator[tuple[int, sa.Col
         rows = connection.execute(sizes.group_by(memberships.c.list_id))
         found = {row.list_id: row[1] for row in rows}
         lists.sort(key=lambda one: found.get(one, 0), reverse=True)
-    ranks = _ranks(rule) if rule.limit is None else _ranks(rule)[:1]
-    for rank, ranked in enumerate(ranks):
+    for rank, ranked in enumerate(ranks if rule.limit is None else ranks[:1]):
         for place, list_id in enumerate(lists):
             better = [~_is_on(other, each) for each in ranks[:rank] for other in lists if other != list_id]
             same = [~_is_on(other, ranked) for other in lists[:place]]
@@ -150,19 +155,26 @@ def _is_on(list_id: int, ranked: "_Ranked") -> sa.Exists:
 _Ranked = Callable[[sa.FromClause], Sequence[sa.ColumnElement[bool]]]
 
 
-def _ranks(rule: Rule) -> Sequence[_Ranked]:
-    """Return for each of `_REASONS` when a membership stands under it, by the columns kept for this."""
+def _ranks(rule: Rule, sets: Mapping[int, frozenset[str]]) -> Sequence[_Ranked]:
+    """Return for each of `_REASONS` when a membership stands under it, by the columns kept for this.
+
+    Args:
+        rule: what counts as consent, and what it is about.
+        sets: topics that people said no to, by the number in the memberships' marks.
+    """
     consents = (1,) if rule.require_consent else (0, 1)
+    about = {number for number, topics in sets.items() if topics.intersection(rule.topics)}
+    against, free = (REFUSED, *about), (0, *(sets.keys() - about))
     return (
-        lambda table: (table.c.refused == 0, table.c.consented.in_(consents)),
-        lambda table: (table.c.refused == 0, table.c.consented.not_in(consents)),
-        lambda table: (table.c.refused == 1,),
+        lambda table: (table.c.refused.in_(free), table.c.consented.in_(consents)),
+        lambda table: (table.c.refused.in_(free), table.c.consented.not_in(consents)),
+        lambda table: (table.c.refused.in_(against),),
     )
 
 
-def _bound(rule: Rule) -> sa.Select[int]:
+def _bound(rule: Rule, ranked: _Ranked) -> sa.Select[int]:
     """Return the statement: the id of the last person within the limit; null when there are fewer."""
-    may = _ranks(rule)[0](memberships)
+    may = ranked(memberships)
     ids = sa.select(memberships.c.person_id).where(memberships.c.list_id.in_(rule.lists), *may)
     ids = ids if len(rule.lists) == 1 else ids.distinct()
     return ids.order_by(memberships.c.person_id).limit(1).offset((rule.limit or 1) - 1)
@@ -170,7 +182,7 @@ def _bound(rule: Rule) -> sa.Select[int]:
 
 def _rank(rule: Rule) -> sa.ColumnElement[int]:
     """Return the place in `_REASONS` of one membership, by what the suppressions say."""
-    said_no = suppressed(people.c.address_key, memberships.c.list_id)
+    said_no = suppressed(people.c.address_key, memberships.c.list_id, rule.topics)
     whens = [(said_no, _REASONS.index("suppressed"))]
     if rule.require_consent:
         whens.append((memberships.c.consented == 0, _REASONS.index("no consent")))

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from worker.deeds import Deed
 from worker.deliveries import State
+from worker.store.audience import Rule
 from worker.store.audit import append
 from worker.store.database import Database
 from worker.store.schema import batch_is_open, batches, campaigns, deliveries
@@ -102,9 +103,10 @@ class Docket:
         is written down if there were any others.
         """
         ended = of_campaign(campaign_id), deliveries.c.state.in_(states)
-        said_no = suppressed(deliveries.c.address_key, deliveries.c.list_id, deliveries.c.id)
         waiting = {"state": State.QUEUED, "reason": "", "attempts": 0, "due_at": 0.0}
         with self._database.write() as connection:
+            topics = _topics(connection, campaign_id)
+            said_no = suppressed(deliveries.c.address_key, deliveries.c.list_id, topics, deliveries.c.id)
             opened = list(
                 connection.execute(
                     sa.update(deliveries)
@@ -124,3 +126,11 @@ class Docket:
             if deed is not None and opened:
                 append(connection, deed.noting(deliveries=len(opened), left_out=left_out))
         return Reopened(len(opened), left_out)
+
+
+def _topics(connection: sa.Connection, campaign_id: int) -> Sequence[str]:
+    """Return what a campaign is about."""
+    rule = connection.execute(
+        sa.select(campaigns.c.rule).where(campaigns.c.id == campaign_id)
+    ).scalar_one_or_none()
+    return Rule.from_json(rule).topics if rule else ()

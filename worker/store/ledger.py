@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from worker.deliveries import State
+from worker.store.audience import Rule
 from worker.store.database import Database
 from worker.store.schema import batches, campaigns, deliveries, delivery_is_open, leases, people
 from worker.store.suppressions import suppressed
@@ -121,15 +122,16 @@ class Ledger:
                 _put_down(connection, lease.id, lease.batch_id, now, now)
                 return Taken((), "lost")
             campaign = connection.execute(
-                sa.select(campaigns.c.state, campaigns.c.not_after, campaigns.c.content).where(
-                    campaigns.c.id == lease.campaign_id
-                )
+                sa.select(
+                    *(campaigns.c.state, campaigns.c.not_after, campaigns.c.content, campaigns.c.rule)
+                ).where(campaigns.c.id == lease.campaign_id)
             ).one()
             if campaign.state != "running":
                 return Taken((), campaign.state, until)
             if campaign.not_after is not None and now >= campaign.not_after:
                 _close_waiting(connection, lease.batch_id, State.EXPIRED, "deadline", now)
-            claimed, more = _claim(connection, lease, limit, now) if limit else ([], True)
+            topics = Rule.from_json(campaign.rule).topics
+            claimed, more = _claim(connection, lease, topics, limit, now) if limit else ([], True)
         return Taken(claimed, "" if claimed or more else "empty", until, more, campaign.content)
 
     def recheck(self, lease: Lease, now: float) -> tuple[str, set[int]]:
@@ -139,7 +141,7 @@ class Ledger:
         """
         with self._database.read() as connection:
             row = connection.execute(
-                sa.select(campaigns.c.state, campaigns.c.not_after, batches.c.lease_id)
+                sa.select(campaigns.c.state, campaigns.c.not_after, campaigns.c.rule, batches.c.lease_id)
                 .join(batches, batches.c.campaign_id == campaigns.c.id)
                 .where(batches.c.id == lease.batch_id)
             ).one()
@@ -149,10 +151,11 @@ class Ledger:
                 return row.state, set()
             if row.not_after is not None and now >= row.not_after:
                 return "expired", set()
+            topics = Rule.from_json(row.rule).topics
             said_no = connection.execute(
                 _in_hand(lease.id, lease.batch_id).where(
                     sa.or_(
-                        suppressed(deliveries.c.address_key, deliveries.c.list_id, deliveries.c.id),
+                        suppressed(deliveries.c.address_key, deliveries.c.list_id, topics, deliveries.c.id),
                         deliveries.c.person_id == NOBODY,  # erased while we have it in hand
                     )
                 )
@@ -359,7 +362,9 @@ def _close_waiting(connection: sa.Connection, batch_id: int, state: State, reaso
     )
 
 
-def _claim(connection: sa.Connection, lease: Lease, limit: int, now: float) -> tuple[list[Claimed], bool]:
+def _claim(
+    connection: sa.Connection, lease: Lease, topics: Sequence[str], limit: int, now: float
+) -> tuple[list[Claimed], bool]:
     """Take up to `limit` that may be written to; also tell whether more are due."""
     due = (*_waiting(lease.batch_id), deliveries.c.due_at <= now)
     query = (
@@ -369,7 +374,9 @@ def _claim(connection: sa.Connection, lease: Lease, limit: int, now: float) -> t
             people.c.sealed,
             deliveries.c.attempts,
             deliveries.c.provider,
-            suppressed(deliveries.c.address_key, deliveries.c.list_id, deliveries.c.id).label("said_no"),
+            suppressed(deliveries.c.address_key, deliveries.c.list_id, topics, deliveries.c.id).label(
+                "said_no"
+            ),
             deliveries.c.address_key,
             wants_fewer(deliveries.c.address_key).label("fewer"),
         )

@@ -25,11 +25,13 @@ from sqlalchemy import (
 _OPEN_DELIVERY = "state IN ('queued','sending','deferred')"
 _OPEN_BATCH = "done = 0"
 _ENDS = "ends_at IS NOT NULL"
+_TO_A_TOPIC = "substr(scope, 1, 6) = 'topic:'"
 
 #: The same conditions for queries. Written out, never as parameters: only so does SQLite see that the
 #: partial index answers, and does not read a million settled rows for each chunk.
 delivery_is_open = text(f"deliveries.{_OPEN_DELIVERY}")
 batch_is_open = text(f"batches.{_OPEN_BATCH}")
+no_to_a_topic = text(_TO_A_TOPIC.replace("scope", "suppressions.scope"))
 
 metadata = MetaData(
     naming_convention={
@@ -89,7 +91,8 @@ memberships = Table(
     Column("consent_id", ForeignKey("consents.id"), nullable=False),
     Column("consented_at", Double),
     # For a plan, which counts a million of these: whether basis, source and date are all there, and whether a
-    # suppression stands against it (suppressions.heed). A launch and a claim look at the suppressions.
+    # suppression stands against it (suppressions.heed): 0 none; 1 to everything or to this list; from 2 only
+    # to topics, the number of a set of them (topic_sets). A launch and a claim look at the suppressions.
     Column("consented", Integer, nullable=False),
     Column("refused", Integer, nullable=False, server_default="0"),
     # People who can be told the same things have the same number here: a keyed hash of which fields they
@@ -126,8 +129,8 @@ suppressions = Table(
     metadata,
     # No foreign key to people: it outlives them (erasure keeps the "no").
     Column("address_key", AddressKey, nullable=False),
-    # "all", "list:<id>", or a wish of the person's own: "pause", "rest", "fewer".
-    Column("scope", String(32), nullable=False),
+    # "all", "list:<id>", "topic:<slug>", or a wish of the person's own: "pause", "rest", "fewer".
+    Column("scope", String(80), nullable=False),
     Column("reason", String(32), nullable=False),
     Column("source", String(64), nullable=False),
     Column("created_at", Double, nullable=False),
@@ -135,6 +138,22 @@ suppressions = Table(
     Column("ends_at", Double),
     PrimaryKeyConstraint("address_key", "scope"),
     Index("ix_suppressions_ending", "ends_at", sqlite_where=text(_ENDS), postgresql_where=text(_ENDS)),
+    Index(
+        "ix_suppressions_topics",
+        "address_key",
+        sqlite_where=text(_TO_A_TOPIC),
+        postgresql_where=text(_TO_A_TOPIC),
+    ),
+)
+
+#: Which topics somebody said no to, as often as that differs between people.
+topic_sets = Table(
+    "topic_sets",
+    metadata,
+    # From 2: what memberships.refused says of who said no to these and to nothing more.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    # Slugs in order, one space between.
+    Column("topics", Text, nullable=False),
 )
 
 #: Addresses whose suppressions have changed since their memberships were last looked at.

@@ -21,7 +21,16 @@ from sqlalchemy.schema import CreateTable
 from worker.deeds import Deed
 from worker.store.audit import append
 from worker.store.database import Database, insert_new, translated
-from worker.store.schema import consents, lists, memberships, people, staged, suppressions
+from worker.store.schema import (
+    consents,
+    lists,
+    memberships,
+    no_to_a_topic,
+    people,
+    staged,
+    suppressions,
+    unheeded,
+)
 from worker.store.suppressions import ERASURE, EVERYTHING, among, only_writer, suppressed
 
 #: Pages of it that SQLite keeps in memory, in KiB; its index takes 30 MB for a million people.
@@ -147,6 +156,7 @@ class Staging:
             new = _write_people(connection, now)
             before = _members(connection, list_id)
             _write_memberships(connection, list_id, now)
+            _mind_topics(connection)
             joined = _members(connection, list_id) - before
             if deed is not None:
                 append(connection, deed.noting(new_people=new, new_members=joined))
@@ -297,6 +307,13 @@ def _write_memberships(connection: sa.Connection, list_id: int, now: float) -> N
             where=differs & ((ours.consented == 1) | (memberships.c.consented == 0) & better),
         )
     )
+
+
+def _mind_topics(connection: sa.Connection) -> None:
+    """Have those looked at (suppressions.heed) who said no to topics; there is no mark for these yet."""
+    said_no = sa.select(suppressions.c.address_key).where(no_to_a_topic)
+    coming = sa.select(staged.c.address_key).where(staged.c.address_key.in_(said_no))
+    connection.execute(sa.insert(unheeded).from_select(["address_key"], coming))
 
 
 def _says(consent_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:

@@ -9,6 +9,8 @@ just writing those. `heed` does the looking when no import is at its last step. 
 seen by the import, or is looked at when what the import wrote can be seen.
 """
 
+import re
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -17,9 +19,10 @@ from typing import Final, NamedTuple
 import sqlalchemy as sa
 
 from worker.deeds import Deed
+from worker.errors import WrongUse
 from worker.store.audit import append
 from worker.store.database import Database, insert_new
-from worker.store.schema import memberships, people, suppressions, unheeded
+from worker.store.schema import memberships, no_to_a_topic, people, suppressions, topic_sets, unheeded
 
 EVERYTHING = "all"
 #: What a person wishes of us for a time (wishes): a pause; and the rest after each mail, of who wants fewer.
@@ -33,6 +36,11 @@ BY_PAGE, UNDO_SECONDS = "page", 1800.0
 ERASURE = "erasure"
 #: Reasons that take the place of milder ones, and that an operator lifts only by naming them.
 STRICT: Final = ("complaint", ERASURE)
+_TO_TOPIC: Final = "topic:"
+_TOPIC: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_TOPIC_MOST: Final = 64
+#: What a membership's mark says of a "no" to everything or to its list; sets of topics are numbered from 2.
+REFUSED: Final = 1
 #: Addresses looked at in one transaction; a statement takes so many values and no more.
 _HEEDED = 1_000
 #: PostgreSQL's number for the right to write memberships.
@@ -44,17 +52,34 @@ def list_scope(list_id: int) -> str:
     return f"list:{list_id}"
 
 
+def topic_scope(slug: str) -> str:
+    """Return the scope of one topic; WrongUse where that is no name of one."""
+    if not _TOPIC.fullmatch(slug) or len(slug) > _TOPIC_MOST:
+        raise WrongUse(
+            "a topic is small letters, digits and hyphens, 64 at most", remedy="As in: --topic petitions"
+        )
+    return f"{_TO_TOPIC}{slug}"
+
+
+def is_topic(scope: str) -> bool:
+    """Tell whether a scope is one topic's, well named."""
+    slug = scope.removeprefix(_TO_TOPIC)
+    return slug != scope and _TOPIC.fullmatch(slug) is not None and len(slug) <= _TOPIC_MOST
+
+
 def suppressed(
     address_key: sa.ColumnElement[bytes],
     list_id: sa.ColumnElement[int],
+    topics: Collection[str] = (),
     delivery_id: sa.ColumnElement[int] | None = None,
 ) -> sa.ColumnElement[bool]:
-    """Return the SQL condition "this person said no, to everything, to this list, or for a time".
+    """Return the SQL condition "this person said no, to everything, to this list, a topic, or for a time".
 
     Asked of a delivery, the rest that begins with itself does not count.
     """
     of_list = sa.literal("list:").concat(sa.cast(list_id, sa.String))
-    scopes = (sa.literal(EVERYTHING), of_list, sa.literal(PAUSE), sa.literal(REST))
+    of_topics = [sa.literal(f"{_TO_TOPIC}{topic}") for topic in topics]
+    scopes = (sa.literal(EVERYTHING), of_list, sa.literal(PAUSE), sa.literal(REST), *of_topics)
     standing = sa.select(sa.literal(1)).where(
         suppressions.c.address_key == address_key, suppressions.c.scope.in_(scopes)
     )
@@ -79,7 +104,7 @@ class Suppression:
     """A standing "do not write"."""
 
     address_key: bytes
-    scope: str  #: "all", "list:<id>" or a wish
+    scope: str  #: "all", "list:<id>", "topic:<slug>" or a wish
     reason: str  #: opt-out, complaint, bounce, operator, imported, erasure
     source: str  #: where it came from: "one-click", "page", "cli", a file's name
     created_at: float  #: UTC seconds
@@ -233,18 +258,44 @@ def _is_news(database: Database) -> bool:
 
 def _heed_some(connection: sa.Connection) -> None:
     some = connection.execute(sa.select(unheeded).order_by(unheeded.c.id).limit(_HEEDED)).all()
-    said_no = sa.case((suppressed(people.c.address_key, memberships.c.list_id), 1), else_=0)
-    connection.execute(
-        sa.update(memberships)
-        .where(
-            memberships.c.person_id == people.c.id,
-            people.c.address_key.in_({row.address_key for row in some}),
-            memberships.c.refused != said_no,
+    for mark, keys in _by_topics(connection, {row.address_key for row in some}).items():
+        # To everything or to the list weighs more than to any topics.
+        said_no = suppressed(people.c.address_key, memberships.c.list_id)
+        refused = sa.case((said_no, REFUSED), else_=mark)
+        connection.execute(
+            sa.update(memberships)
+            .where(
+                memberships.c.person_id == people.c.id,
+                people.c.address_key.in_(keys),
+                memberships.c.refused != refused,
+            )
+            .values(refused=refused)
         )
-        .values(refused=said_no)
-    )
     # By their own ids: one with a lower id may be committed after this look.
     connection.execute(sa.delete(unheeded).where(unheeded.c.id.in_([row.id for row in some])))
+
+
+def _by_topics(connection: sa.Connection, keys: Collection[bytes]) -> Mapping[int, Collection[bytes]]:
+    """Sort people by the set of topics that they said no to, 0 for none; a new set gets its number."""
+    query = sa.select(suppressions.c.address_key, suppressions.c.scope)
+    refused: dict[bytes, set[str]] = {key: set() for key in keys}
+    for key, scope in connection.execute(query.where(suppressions.c.address_key.in_(keys), no_to_a_topic)):
+        refused[key].add(scope.removeprefix(_TO_TOPIC))
+    numbers = {topics: number for number, topics in sets_of_topics(connection).items()}
+    numbers[frozenset()] = 0
+    found = defaultdict[int, list[bytes]](list)
+    for key, topics in refused.items():
+        number = numbers.setdefault(frozenset(topics), max(*numbers.values(), REFUSED) + 1)
+        if number not in found and number:
+            made = insert_new(topic_sets, connection).values(id=number, topics=" ".join(sorted(topics)))
+            connection.execute(made.on_conflict_do_nothing())
+        found[number].append(key)
+    return found
+
+
+def sets_of_topics(connection: sa.Connection) -> Mapping[int, frozenset[str]]:
+    """Return the sets of topics that people said no to, by the number that marks their memberships."""
+    return {row.id: frozenset(row.topics.split()) for row in connection.execute(sa.select(topic_sets))}
 
 
 class Suppressions:
@@ -290,13 +341,12 @@ class Suppressions:
         with self._database.read() as connection:
             return [Suppression(*row) for row in connection.execute(query)]
 
-    def said_no(self, address_keys: Collection[bytes], scopes: Collection[str]) -> set[bytes]:
-        """Return those of the keys that are suppressed in one of the scopes."""
+    def scopes(self, address_keys: Collection[bytes]) -> Sequence[tuple[bytes, str]]:
+        """Return what those of the keys said no to who said any: key and scope."""
         with self._database.read() as connection:
             clause, values = among(connection, address_keys)
             query = f"SELECT address_key, scope FROM suppressions WHERE address_key {clause}"
-            rows = connection.exec_driver_sql(query, values)
-            return {address_key for address_key, scope in rows if scope in scopes}
+            return [(key, scope) for key, scope in connection.exec_driver_sql(query, values)]
 
     def all(self) -> Iterator[Suppression]:
         """Yield every "no" that does not end by itself, by key; memory stays flat."""

@@ -96,7 +96,7 @@ def upgrade() -> None:
     op.create_table(
         "suppressions",
         sa.Column("address_key", sa.LargeBinary(length=16), nullable=False),
-        sa.Column("scope", sa.String(length=32), nullable=False),
+        sa.Column("scope", sa.String(length=80), nullable=False),
         sa.Column("reason", sa.String(length=32), nullable=False),
         sa.Column("source", sa.String(length=64), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
@@ -111,6 +111,20 @@ def upgrade() -> None:
             sqlite_where=sa.text("ends_at IS NOT NULL"),
             postgresql_where=sa.text("ends_at IS NOT NULL"),
         )
+        batch_op.create_index(
+            "ix_suppressions_topics",
+            ["address_key"],
+            unique=False,
+            sqlite_where=sa.text("substr(scope, 1, 6) = 'topic:'"),
+            postgresql_where=sa.text("substr(scope, 1, 6) = 'topic:'"),
+        )
+
+    op.create_table(
+        "topic_sets",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("topics", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_topic_sets")),
+    )
     op.create_table(
         "unheeded",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
