@@ -181,8 +181,10 @@ def celery_url(settings: Settings) -> str:
     return f"redis+socket://{_socket(settings.state)}?virtual_host=0" if url == "embedded" else url
 
 
-def client(settings: Settings) -> "redis.Redis":
+def client(settings: Settings, *, seconds: float = SOCKET_TIMEOUT) -> "redis.Redis":
     """Give a client of our own for the same Redis; nothing is opened before its first use.
+
+    Redis has so many seconds for an answer.
 
     Raises:
         Unavailable: see `celery_url`.
@@ -193,13 +195,13 @@ def client(settings: Settings) -> "redis.Redis":
         return redis.Redis(
             unix_socket_path=url.path,
             db=database,
-            socket_timeout=SOCKET_TIMEOUT,
+            socket_timeout=seconds,
             health_check_interval=HEALTH_CHECK_INTERVAL,
         )
     return redis.Redis.from_url(
         url.geturl(),
-        socket_timeout=SOCKET_TIMEOUT,
-        socket_connect_timeout=SOCKET_TIMEOUT,
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds,
         socket_keepalive=True,
         health_check_interval=HEALTH_CHECK_INTERVAL,
     )

@@ -6,6 +6,7 @@ discreet page.
 """
 
 import base64
+import datetime as dt
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +18,14 @@ from jinja2 import DictLoader, StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
+from worker.content.locales import date, own_name
 from worker.content.words import MEASURE, Catalogues, direction
 from worker.errors import WrongUse
+from worker.forms import PAUSES
 
-#: The pages there are: before, after, and the three ways in which it did not happen.
-NAMES: Final = ("ask", "done", "lost", "refused", "away")
+#: The pages there are: before, after, taken back and too late for that, the preferences, the three ways in
+#: which it did not happen, and the one that says nothing.
+NAMES: Final = ("ask", "done", "undone", "late", "choices", "lost", "refused", "away", "exit")
 
 
 class Page(Protocol):
@@ -46,6 +50,57 @@ class Page(Protocol):
     @property
     def test(self) -> bool:
         """Whether the link came from a test mail, so that there is nobody to opt out."""
+
+
+class Choices(Protocol):
+    """How things stand for one reader, as far as the page of preferences may tell."""
+
+    @property
+    def about(self) -> Page:
+        """What the link is about."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing comes any more."""
+
+    @property
+    def paused_until(self) -> float | None:
+        """The end of a pause, in UTC seconds."""
+
+    @property
+    def fewer(self) -> bool:
+        """Whether they want fewer mails."""
+
+    @property
+    def language(self) -> str:
+        """Tag of the language they want, or ""."""
+
+    @property
+    def discreet(self) -> bool:
+        """Whether they want the discreet form."""
+
+    @property
+    def offers_discreet(self) -> bool:
+        """Whether there is one."""
+
+    @property
+    def held(self) -> bool:
+        """Whether a language and a form can be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a page shows beside what its link is about."""
+
+    choices: Choices | None = None
+    saved: bool = False
+    #: Lets the page take back what was just done; "" for nothing.
+    voucher: str = ""
+    #: Where the quick exit leads.
+    exit_url: str = "exit"
+
+
+_NOTHING: Final = Shown()
 
 
 class Pages:
@@ -82,7 +137,9 @@ class Pages:
         except (TemplateError, KeyError, ValueError) as error:
             raise WrongUse(f"the pages in templates/web do not render: {error}") from error
 
-    def render(self, name: str, about: Page | None, accepted: Iterable[str] = ()) -> str:
+    def render(
+        self, name: str, about: Page | None, accepted: Iterable[str] = (), shown: Shown = _NOTHING
+    ) -> str:
         """Return a page in the mail's language, else the first we have of `accepted`, then of our order."""
         wanted = (about.language if about else "", *accepted, *self._fallback)
         language = next(found for tag in wanted if (found := self._catalogues.match(tag)))
@@ -96,13 +153,29 @@ class Pages:
             list_title=about.list_title if about and not discreet else "",
             discreet=discreet,
             test=about is not None and about.test,
+            voucher=shown.voucher,
+            exit_url=shown.exit_url,
+            saved=shown.saved,
+            choices=shown.choices,
+            paused_until=_day(shown.choices, language),
+            languages=self._languages(shown.choices),
+            pauses=PAUSES,
         )
+
+    def _languages(self, choices: Choices | None) -> Sequence[tuple[str, str]]:
+        """Return the tag and own name of each language that can be asked for; theirs is one of them."""
+        if choices is None:
+            return ()
+        tags = {*self._catalogues.languages, choices.language} - {""}
+        return sorted(((tag, own_name(tag)) for tag in tags), key=lambda one: one[1].casefold())
 
     def _rehearse(self) -> None:
         """Render every page in every language, so that a slip shows at the start and not to a reader."""
         for language, name in product(self._words, NAMES):
             for sample in _SAMPLES:
-                self.render(name, replace(sample, language=language))
+                about = replace(sample, language=language)
+                self.render(name, about, shown=Shown(_Stand(about), voucher="v"))
+                self.render(name, about, shown=Shown(_Stand(about, stopped=True), saved=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +189,29 @@ class _Sample:
     test: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Stand:
+    """A reader's choices to rehearse with."""
+
+    about: Page
+    stopped: bool = False
+    paused_until: float | None = 1.0
+    fewer: bool = True
+    language: str = MEASURE
+    discreet: bool = True
+    offers_discreet: bool = True
+    held: bool = True
+
+
 _SAMPLES: Final = (_Sample(), _Sample(discreet=True), _Sample(sender="", list_title="", test=True))
+
+
+def _day(choices: Choices | None, language: str) -> str:
+    """Return the day on which a pause ends, as its reader writes it; "" for none."""
+    if choices is None or choices.paused_until is None:
+        return ""
+    ends = dt.datetime.fromtimestamp(choices.paused_until, dt.UTC)
+    return date(ends.date().isoformat(), language, "long")
 
 
 def _sentence(words: Mapping[str, str], key: str, **values: str) -> Markup:

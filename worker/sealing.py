@@ -150,6 +150,10 @@ class Keyring:
         key = self.address_key(Address("", f"shape {told}"))
         return int.from_bytes(key[:8], "big", signed=True)
 
+    def network_key(self, network: str) -> bytes:
+        """Return the 16 bytes under which the web pages count what comes from a network."""
+        return self.address_key(Address("", f"network {network}"))
+
     def fingerprints(self) -> tuple[bytes, ...]:
         """Return a mark of each look-up key held, the current one first, that gives none of them away."""
         return tuple(hmac.digest(key, _FINGERPRINT, "sha256")[:ADDRESS_KEY_BYTES] for key in self._lookups)

@@ -57,6 +57,15 @@ def _link_base(text: str) -> str:
     return text.rstrip("/")
 
 
+def _proxies(text: str) -> str:
+    for each in text.split():
+        try:
+            ipaddress.ip_network(each)
+        except ValueError as error:
+            raise ValueError("should be IP addresses or networks, as in 127.0.0.1 10.0.0.0/24") from error
+    return text
+
+
 def without_password(url: str) -> tuple[str, str | None]:
     """Split a URL into itself without its password, and that password (None if it has none)."""
     parts = urlsplit(url)
@@ -222,6 +231,15 @@ class Web(Section):
         default=None,
         description="The same pages under a neutral host, for discreet mail.",
         examples=["https://letters.example.net"],
+    )
+    exit_url: LinkBase | None = Field(
+        default=None,
+        description="Where their quick exit leads; by default a page of ours that says nothing.",
+        examples=["https://www.example.com"],
+    )
+    proxies: Annotated[str, AfterValidator(_proxies)] = Field(
+        default="127.0.0.1 ::1",
+        description="Addresses of your proxies: only they say where a reader comes from.",
     )
 
 

@@ -23,6 +23,7 @@ from worker.dispatch import Dispatcher
 from worker.errors import TocsinError, Unavailable
 from worker.inbox import Maildir
 from worker.postroom import PostRoom
+from worker.preferences import Preferences
 from worker.settings import Settings
 from worker.store.plans import Plans
 from worker.sweep import Sweep
@@ -88,6 +89,10 @@ class Tools(Protocol):
         """The tick."""
 
     @property
+    def preferences(self) -> Preferences:
+        """What readers have wished for a time."""
+
+    @property
     def postroom(self) -> PostRoom:
         """What acts on the mail that comes back."""
 
@@ -131,6 +136,8 @@ def _register(app: Celery, tools: Callable[[], Tools]) -> None:
     def tick() -> None:
         with _told("tick"):
             tools().sweep.run()
+        with _told("wishes"):
+            tools().preferences.end_due()
         with _told("returns"):
             tools().postroom.tick(tools().maildir)
 

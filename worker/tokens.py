@@ -1,12 +1,15 @@
 """The marks that leave in a mail and must come back authentic: opt-out links, return paths, Message-IDs.
 
-Owns the text form of a mark: which delivery it names, for which purpose, and the proof that we wrote it.
+Owns the text form of a mark: which delivery it names, for which purpose, and the proof that we wrote it; and
+the vouchers that a page hands out to get back in a moment.
 Refuses: to expire (RFC 8058 asks only for the post, not for haste), to say anything about a person, and to
 tell a forged mark from a mistyped one.
 """
 
 import base64
+import math
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from hashlib import blake2b
@@ -58,13 +61,17 @@ class Marks:
     order and no count. Marks are the same each time, so that a retried mail carries the very same links.
     """
 
-    __slots__ = ("_hashes",)
+    __slots__ = ("_hashes", "_vouching")
 
     def __init__(self, key: bytes, older: Sequence[bytes] = ()) -> None:
         """Prepare the hashes of each purpose; `older` keys only read."""
         self._hashes = {
             purpose: tuple(_hashes(each, purpose) for each in (key, *older)) for purpose in Purpose
         }
+        self._vouching = tuple(
+            blake2b(digest_size=_PROOF_BYTES, key=each, salt=_FORMAT, person=b"voucher")
+            for each in (key, *older)
+        )
 
     def mark(self, purpose: Purpose, delivery_id: int) -> str:
         """Return the 32 lower-case letters and digits that stand for `delivery_id`; id 0 is a test mail."""
@@ -91,6 +98,24 @@ class Marks:
             if compare_digest(expected, proof):
                 found = delivery_id
         return found
+
+    def voucher(self, subject: str, at: float) -> str:
+        """Return 32 letters and digits which prove that we said this at that moment (UTC seconds)."""
+        moment = struct.pack(">d", at)
+        proof = _hashed(self._vouching[0], moment + subject.encode())
+        return _text(int.from_bytes(moment + proof, "big"))
+
+    def vouched(self, subject: str, text: str) -> float | None:
+        """Return the moment at which we said this; None if that is no voucher of ours for it."""
+        if _SHAPE.fullmatch(text) is None:
+            return None
+        raw = base64.b32decode(text, casefold=True)
+        moment, proof = raw[:_ID_BYTES], raw[_ID_BYTES:]
+        proofs = [_hashed(each, moment + subject.encode()) for each in self._vouching]
+        # All are compared, as in `read`.
+        ours = sum(compare_digest(each, proof) for each in proofs)
+        at: float = struct.unpack(">d", moment)[0]
+        return at if ours and math.isfinite(at) else None
 
 
 def _text(number: int) -> str:

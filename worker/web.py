@@ -1,16 +1,14 @@
 """The opt-out pages: one short link that shows a page, and stops the mail when the button or a mailbox posts.
 
-Owns the routes, the reading of what is posted, and the headers of every answer.
-Refuses: to change anything on GET, HEAD or OPTIONS; cookies and sign-in; redirects; and to say "done" before
-the opt-out is stored.
+Owns the routes and the headers of every answer. Refuses: to change anything on GET, HEAD or OPTIONS; cookies
+and sign-in; redirects; and to say "done" before what was asked is stored.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
-import anyio
-from python_multipart.multipart import parse_options_header
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -19,143 +17,229 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from worker import forms
 from worker.errors import Unavailable
-from worker.pages import Page, Pages
+from worker.forms import Choice, Form
+from worker.gathering import Gathering
+from worker.pages import Choices, Page, Pages, Shown
+
+_T = TypeVar("_T")
 
 #: Path of an opt-out link, before its mark. Short, so that no mail program breaks the link.
 PATH: Final = "/o/"
-#: How an opt-out reached us, as handed to `OptOuts.opt_out`.
+#: How a mailbox's opt-out is called when it is handed to `OptOuts`.
 ONE_CLICK: Final = "one-click"
-BY_PAGE: Final = "page"
+#: The query that asks a link for its preferences.
+_CHOICES: Final = "choices"
+#: The page of our own that says nothing.
+_EXIT: Final = "exit"
 
-_BODY_MOST: Final = 64 * 1024
-_FIELDS_MOST: Final = 20
 #: Seconds that a client has for its body.
 _PATIENCE: Final = 10.0
 _RETRY_SECONDS: Final = 60
+_TAGS_MOST: Final = 20
 _METHODS: Final = "GET, HEAD, OPTIONS, POST"
-_FORMS: Final = (b"application/x-www-form-urlencoded", b"multipart/form-data")
+
+
+class Stopped(Protocol):
+    """An opt-out by the page."""
+
+    @property
+    def about(self) -> Page:
+        """What its page may tell."""
+
+    @property
+    def voucher(self) -> str:
+        """With it the same link takes this back; "" if it cannot."""
 
 
 class OptOuts(Protocol):
-    """What these pages need done. Both calls may block, and raise Unavailable when the database is away."""
+    """What the links need done. All but `knows` may block, and raise Unavailable without a database."""
+
+    def knows(self, token: str) -> bool:
+        """Tell whether a link can be ours; asks no store."""
 
     def describe(self, token: str) -> Page | None:
         """Tell what a link is about; None if the token is not ours. Changes nothing."""
 
-    def opt_out(self, token: str, how: str) -> bool:
-        """Store the opt-out before returning; idempotent. False, with nothing changed, if not ours."""
+    def opt_out_all(self, tokens: Sequence[str], how: str) -> Sequence[bool]:
+        """Store opt-outs before returning; idempotent. False, with nothing changed, for each not ours."""
+
+    def stop(self, token: str, *, this_list: bool) -> Stopped | None:
+        """Store one by the page before returning; None if not ours."""
+
+    def undo(self, token: str, voucher: str) -> bool | None:
+        """Take back what a voucher is for; False if that cannot be any more, None if not ours."""
+
+
+class Preferences(Protocol):
+    """What the page of preferences needs done; both may block, and raise Unavailable."""
+
+    def choices(self, token: str) -> Choices | None:
+        """Return how things stand; None if not ours. Changes nothing."""
+
+    def choose(self, token: str, wanted: forms.Wish) -> Choices | None:
+        """Store what is wanted before returning; None if not ours."""
+
+
+class Guard(Protocol):
+    """Who keeps strangers from trying one link after the other."""
+
+    def guessed(self, address: str) -> int:
+        """Count a link that is not ours, from this IP address; return the seconds to turn it away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staff:
+    """Who does what the pages ask for."""
+
+    opt_outs: OptOuts
+    preferences: Preferences
+    guard: Guard
 
 
 def create_app(
-    opt_outs: OptOuts,
+    staff: Staff,
     files: Mapping[str, str],
     *,
     languages: Sequence[str] = (),
     https: bool = False,
+    exit_url: str = "",
     patience: float = _PATIENCE,
 ) -> ASGIApp:
     """Build the app from the texts of `templates/web` and `templates/locale`, by file name.
 
     `languages` are those of last resort, in order.
     `https` says that readers come by https (web.base_url does), also where a proxy hides it from us.
+    `exit_url` is where the quick exit leads; "" for a page of our own.
     `patience` is the number of seconds a client has to send a body. WrongUse names a text that is wrong.
     """
     pages = Pages(files, languages)
-    desk = _Desk(opt_outs, pages, patience)
+    face = _Face(pages, staff.guard, exit_url)
+    desk = _Desk(staff, face, patience)
     app = Starlette(
         routes=[
             Route(PATH + "{token}", desk.ask, methods=["GET"]),
-            Route(PATH + "{token}", desk.settle, methods=["POST"]),
+            Route(PATH + "{token}", desk.act, methods=["POST"]),
             Route(PATH + "{token}", _options, methods=["OPTIONS"]),
+            Route("/" + _EXIT, face.exit, methods=["GET"]),
             Route("/healthz", _health, methods=["GET"]),
         ],
         exception_handlers={
-            HTTPException: desk.refuse,
-            Unavailable: desk.away,
-            ClientDisconnect: desk.gone,
-            HTTPStatus.INTERNAL_SERVER_ERROR: desk.away,
+            HTTPException: face.refuse,
+            Unavailable: face.away,
+            ClientDisconnect: face.gone,
+            HTTPStatus.INTERNAL_SERVER_ERROR: face.away,
         },
-        max_body_size=_BODY_MOST,
+        max_body_size=forms.BODY_MOST,
     )
     # A redirect to or from a trailing slash would turn a mailbox's POST away (RFC 8058 3.1 forbids it).
     app.router.redirect_slashes = False
     return _Headers(app, pages.policy, https=https)
 
 
-class _Desk:
-    """Answers the requests about one link."""
+class _Face:
+    """Says what there is to say, in the reader's language, and turns away what is not ours."""
 
-    def __init__(self, opt_outs: OptOuts, pages: Pages, patience: float) -> None:
-        self._opt_outs = opt_outs
+    def __init__(self, pages: Pages, guard: Guard, exit_url: str) -> None:
         self._pages = pages
-        self._patience = patience
+        self._guard = guard
+        self._exit_url = exit_url
 
-    async def ask(self, request: Request) -> Response:
-        """Show the page with its one button (GET, HEAD)."""
-        page = await run_in_threadpool(self._opt_outs.describe, request.path_params["token"])
-        if page is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND)
-        return self._page(request, "ask", about=page)
-
-    async def settle(self, request: Request) -> Response:
-        """Stop the mail: for a mailbox's one-click (RFC 8058 3.2), or for the button of our own page."""
-        how = await self._asked(request)
-        page = await run_in_threadpool(self._stop, request.path_params["token"], how)
-        if how == ONE_CLICK:
-            return PlainTextResponse("Unsubscribed.\n")
-        return self._page(request, "done", about=page)
-
-    def _page(
-        self, request: Request, name: str, *, about: Page | None = None, status: int = HTTPStatus.OK
+    def page(
+        self,
+        request: Request,
+        name: str,
+        about: Page | None = None,
+        *,
+        status: int = HTTPStatus.OK,
+        choices: Choices | None = None,
+        saved: bool = False,
+        voucher: str = "",
     ) -> Response:
         """Render a page, for the reader of this mail or else for whoever asks."""
+        # Relative, for only a proxy knows what path of its own it has put before ours.
+        exit_url = self._exit_url or "../" * (request.url.path.count("/") - 1) + _EXIT
         accepted = _accepted(request.headers.get("accept-language", ""))
-        return HTMLResponse(self._pages.render(name, about, accepted), status)
+        shown = Shown(choices, saved, voucher, exit_url)
+        return HTMLResponse(self._pages.render(name, about, accepted, shown), status)
 
-    def _stop(self, token: str, how: str) -> Page | None:
-        """Opt out and return what the page shows, which a mailbox does not need."""
-        # Described first: once the opt-out is stored, nothing may stand between it and "done".
-        page = self._opt_outs.describe(token) if how == BY_PAGE else None
-        if (how == BY_PAGE and page is None) or not self._opt_outs.opt_out(token, how):
-            raise HTTPException(HTTPStatus.NOT_FOUND)
-        return page
-
-    async def _asked(self, request: Request) -> str:
-        """Read the form and tell who asks; 4xx if it is no form of ours, or none at all."""
-        _check_encoding(request)
-        try:
-            with anyio.fail_after(self._patience):
-                form = await request.form(max_files=0, max_fields=_FIELDS_MOST, max_part_size=_BODY_MOST)
-        except TimeoutError as error:
-            raise HTTPException(HTTPStatus.REQUEST_TIMEOUT) from error
-        fields = {(name.lower(), str(value).lower()) for name, value in form.multi_items()}
-        if ("list-unsubscribe", "one-click") in fields:
-            return ONE_CLICK
-        if ("choice", "stop") in fields:
-            return BY_PAGE
-        raise HTTPException(HTTPStatus.BAD_REQUEST)
+    async def exit(self, request: Request) -> Response:
+        """Show the page that says nothing."""
+        return self.page(request, "exit")
 
     async def refuse(self, request: Request, error: Exception) -> Response:
         """Say that nothing was changed; an unknown mark and a forged one get the same page."""
         status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.BAD_REQUEST
-        name = "lost" if status == HTTPStatus.NOT_FOUND else "refused"
-        response = self._page(request, name, status=status)
+        wait = 0
+        if status == HTTPStatus.NOT_FOUND and request.client and request.url.path.startswith(PATH):
+            wait = await run_in_threadpool(self._guard.guessed, request.client.host)
+        if wait:
+            status = HTTPStatus.TOO_MANY_REQUESTS
+        name = "lost" if status in {HTTPStatus.NOT_FOUND, HTTPStatus.TOO_MANY_REQUESTS} else "refused"
+        response = self.page(request, name, status=status)
         if isinstance(error, HTTPException) and error.headers:
             response.headers.update(error.headers)
+        if wait:
+            response.headers["Retry-After"] = str(wait)
         return response
 
     async def away(self, request: Request, error: Exception) -> Response:
         """Say that it was not done and is worth trying again."""
         known = isinstance(error, Unavailable)
         status = HTTPStatus.SERVICE_UNAVAILABLE if known else HTTPStatus.INTERNAL_SERVER_ERROR
-        response = self._page(request, "away", status=status)
+        response = self.page(request, "away", status=status)
         response.headers["Retry-After"] = str(_RETRY_SECONDS)
         return response
 
     async def gone(self, _request: Request, _error: Exception) -> Response:
         """Close the books on a client that left before its body was whole: nothing was changed."""
         return PlainTextResponse("", HTTPStatus.BAD_REQUEST)
+
+
+class _Desk:
+    """Answers the requests about one link."""
+
+    def __init__(self, staff: Staff, face: _Face, patience: float) -> None:
+        self._opt_outs = staff.opt_outs
+        self._preferences = staff.preferences
+        self._face = face
+        self._patience = patience
+        self._clicks = Gathering[str, bool](lambda tokens: self._opt_outs.opt_out_all(tokens, ONE_CLICK))
+
+    async def ask(self, request: Request) -> Response:
+        """Show the page with its one button, or the preferences (GET, HEAD)."""
+        token = self._token(request)
+        if _CHOICES in request.query_params:
+            choices = _ours(await run_in_threadpool(self._preferences.choices, token))
+            return self._face.page(request, "choices", choices.about, choices=choices)
+        return self._face.page(request, "ask", _ours(await run_in_threadpool(self._opt_outs.describe, token)))
+
+    async def act(self, request: Request) -> Response:
+        """Do what a mailbox or one of our pages posts, and say so once it is stored."""
+        form = await forms.read(request, self._patience)
+        token = self._token(request)
+        if form.choice is Choice.ONE_CLICK:
+            _ours(await self._clicks.ask(token) or None)
+            return PlainTextResponse("Unsubscribed.\n")
+        return await run_in_threadpool(self._pressed, request, token, form)
+
+    def _pressed(self, request: Request, token: str, form: Form) -> Response:
+        """Do what a button of ours asks."""
+        if form.choice is Choice.SAVE:
+            choices = _ours(self._preferences.choose(token, form.wish))
+            return self._face.page(request, "choices", choices.about, choices=choices, saved=True)
+        if form.choice is Choice.UNDO:
+            about = _ours(self._opt_outs.describe(token))
+            undone = _ours(self._opt_outs.undo(token, form.voucher))
+            return self._face.page(request, "undone" if undone else "late", about)
+        stopped = _ours(self._opt_outs.stop(token, this_list=form.choice is Choice.LEAVE))
+        return self._face.page(request, "done", stopped.about, voucher=stopped.voucher)
+
+    def _token(self, request: Request) -> str:
+        """Return the mark of a link; 404 for what cannot be one of ours, before the store is asked."""
+        token: str = request.path_params["token"]
+        return _ours(token if self._opt_outs.knows(token) else None)
 
 
 async def _options(_request: Request) -> Response:
@@ -168,24 +252,16 @@ async def _health(_request: Request) -> Response:
     return PlainTextResponse("ok\n")
 
 
-def _check_encoding(request: Request) -> None:
-    """Refuse a body that is packed, or in a charset that no form of ours comes in.
-
-    Python knows "charsets" (punycode, undefined) that fail in ways a form parser does not expect.
-    """
-    # Read by the same parser that the form will be read by, so that it cannot be told something else.
-    kind, options = parse_options_header(request.headers.get("content-type"))
-    if (
-        kind not in _FORMS
-        or options.get(b"charset", b"utf-8").lower() not in {b"utf-8", b"us-ascii"}
-        or request.headers.get("content-encoding", "identity").lower() != "identity"
-    ):
-        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+def _ours(found: _T | None) -> _T:
+    """Return what a link led to; 404 where it led to nothing."""
+    if found is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return found
 
 
 def _accepted(header: str) -> Iterator[str]:
     """Yield the tags of an Accept-Language header in the order written, which is the order browsers mean."""
-    for part in header.split(",")[:_FIELDS_MOST]:
+    for part in header.split(",")[:_TAGS_MOST]:
         yield part.partition(";")[0].strip()
 
 

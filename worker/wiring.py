@@ -26,6 +26,7 @@ from worker.store.plans import Plans
 from worker.store.tallies import Tallies
 
 if TYPE_CHECKING:
+    from redis import Redis
     from starlette.types import ASGIApp
 
     from worker import sections
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from worker.planning import Planner
     from worker.post.relay import Relay
     from worker.postroom import PostRoom
+    from worker.preferences import Preferences
     from worker.rights import Rights
     from worker.routes import Routes
     from worker.sealing import Keyring
@@ -51,6 +53,8 @@ _LATE = (
     *("worker.content.editions", "worker.dispatch", "worker.feedback", "worker.planning"),
     *("worker.post.relay", "worker.replica", "worker.routes", "worker.sweep", "worker.throttle"),
 )
+#: Seconds that Redis has to count somebody's guesses: whoever waits for it is a reader.
+_TURNSTILE_SECONDS = 0.5
 #: Campaigns whose printers one process keeps ready.
 _PRINTERS = 8
 
@@ -162,6 +166,19 @@ class Wiring:
             self.keyring,
             sender=self.settings.organisation.name,
             discreet_sender=discreet.sender_name if discreet else "",
+            clock=self.clock,
+        )
+
+    @cached_property
+    def preferences(self) -> "Preferences":
+        """What readers choose by link."""
+        from worker.preferences import Preferences
+
+        return Preferences(
+            self.database,
+            self.opt_outs,
+            self.rights,
+            offers_discreet=self.settings.discreet is not None,
             clock=self.clock,
         )
 
@@ -288,13 +305,19 @@ class Wiring:
 
     def web(self) -> "ASGIApp":
         """Make the opt-out pages' app."""
-        from worker.web import create_app
+        from worker import broker
+        from worker.turnstile import Turnstile
+        from worker.web import Staff, create_app
+
+        def connect() -> "Redis":
+            return broker.client(self.settings, seconds=_TURNSTILE_SECONDS)
 
         return create_app(
-            self.opt_outs,
+            Staff(self.opt_outs, self.preferences, Turnstile(connect, self.keyring.network_key)),
             self._spoken("web"),
             languages=self.settings.organisation.languages.split(),
             https=self.settings.web.base_url.startswith("https:"),
+            exit_url=self.settings.web.exit_url or "",
         )
 
     def _spoken(self, folder: str) -> Mapping[str, str]:

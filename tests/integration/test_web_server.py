@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import pytest
 
 from worker.errors import Unavailable, WrongUse
 from worker.serving import serve
-from worker.web import create_app
+from worker.web import Staff, create_app
 
 ROOT = Path(__file__).parents[2]
 MARK = "goodmarkgoodmarkgoodmarkgoodmark"
@@ -42,6 +42,14 @@ class About:
     test: bool = False
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """An opt-out by the page."""
+
+    about: About
+    voucher: str = ""
+
+
 class Files:
     """The declared double of `OptOuts`: a file with a line for each opt-out, and one that holds things up."""
 
@@ -56,16 +64,38 @@ class Files:
             raise Unavailable("the database is away")
         return About() if token == MARK else None
 
-    def opt_out(self, token: str, how: str) -> bool:
-        """Store an opt-out, as soon as nothing holds it up."""
-        if self.describe(token) is None:
-            return False
+    def knows(self, token: str) -> bool:
+        """Tell whether a link can be ours."""
+        return token in {MARK, "away"}
+
+    def opt_out_all(self, tokens: Sequence[str], how: str) -> Sequence[bool]:
+        """Store opt-outs, as soon as nothing holds them up."""
+        known = [self.describe(token) is not None for token in tokens]
         self._begun.touch()
         while self._hold.exists():
             time.sleep(0.01)
         with self._store.open("a") as store:
-            store.write(how + "\n")
-        return True
+            store.write("".join(how + "\n" for ours in known if ours))
+        return known
+
+    def stop(self, token: str, *, this_list: bool) -> Stopped | None:
+        """Store one by the page."""
+        self.opt_out_all([token], "list" if this_list else "page")
+        return Stopped(About())
+
+    def undo(self, _token: str, _voucher: str) -> bool | None:
+        """Take nothing back."""
+        return False
+
+    def choices(self, _token: str) -> None:
+        """Know no preferences."""
+
+    def choose(self, _token: str, _wanted: object) -> None:
+        """Keep none."""
+
+    def guessed(self, _address: str) -> int:
+        """Let everybody guess."""
+        return 0
 
 
 def main(folder: Path) -> None:
@@ -76,7 +106,8 @@ def main(folder: Path) -> None:
         for folder in ("web", "locale")
         for path in (ROOT / "templates" / folder).iterdir()
     }
-    app = create_app(Files(folder), files, patience=PATIENCE)
+    work = Files(folder)
+    app = create_app(Staff(work, work, work), files, patience=PATIENCE)
     serve(app, "127.0.0.1", 0, ready=lambda port: print(port, flush=True), patience=PATIENCE)  # noqa: T201 - read by the fixture
     print("stopped cleanly", flush=True)  # noqa: T201 - read by the tests
 

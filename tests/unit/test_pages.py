@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import WrongUse
-from worker.pages import NAMES, Pages
+from worker.pages import NAMES, Pages, Shown
 
 FILES: Mapping[str, str] = {
     path.name: path.read_text("utf-8")
@@ -33,6 +34,25 @@ class About:
     language: str = "en"
     discreet: bool = False
     test: bool = False
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How things stand for a reader, for these tests."""
+
+    about: About
+    stopped: bool = False
+    paused_until: float | None = 1_800_000_000.0
+    fewer: bool = True
+    language: str = "en"
+    discreet: bool = False
+    offers_discreet: bool = True
+    held: bool = True
+
+
+def shown(name: str, about: About, **facts: Any) -> str:
+    """Return a page with all that it can show."""
+    return PAGES.render(name, about, shown=Shown(Choices(about, **facts), voucher="v" * 32))
 
 
 class Outline(HTMLParser):
@@ -66,7 +86,7 @@ SPOKEN = pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("about", [About(), About(discreet=True), About("", ""), About(test=True)])
 def test_every_page_is_sound(name: str, language: str, about: About) -> None:
     """Each page in each language says its language and direction, and has one heading in one main part."""
-    page = PAGES.render(name, About(about.sender, about.list_title, language, about.discreet, about.test))
+    page = shown(name, About(about.sender, about.list_title, language, about.discreet, about.test))
     outline = Outline(page)
     assert page.startswith("<!DOCTYPE html>")
     assert ("html", "lang", language) in outline.attributes
@@ -81,7 +101,7 @@ def test_every_page_is_sound(name: str, language: str, about: About) -> None:
 @SPOKEN
 def test_no_page_runs_or_fetches_anything(name: str, language: str) -> None:
     """No page holds a script, a handler, an image or an address of another host."""
-    page = PAGES.render(name, About(language=language))
+    page = shown(name, About(language=language))
     outline = Outline(page)
     assert not {"script", "img", "iframe", "object", "embed", "link", "base", "svg"} & set(outline.tags)
     assert not [
@@ -95,7 +115,7 @@ def test_no_page_runs_or_fetches_anything(name: str, language: str) -> None:
 @EVERY
 def test_the_policy_allows_exactly_the_style_sheet(name: str) -> None:
     """The hash in the policy is that of the one style element, and nothing else is allowed."""
-    page = PAGES.render(name, About())
+    page = shown(name, About())
     (style,) = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert f"style-src 'sha256-{digest}';" in PAGES.policy
@@ -113,9 +133,17 @@ def test_a_checkout_with_windows_line_ends_keeps_its_style() -> None:
 
 @SPOKEN
 def test_the_page_has_one_button_and_asks_for_nothing(language: str) -> None:
-    """The page to opt out is one form with one button, posted to the same link, with nothing to fill in."""
+    """The page to opt out is one form with one button, posted to the same link, with nothing to fill in.
+
+    The button is the first thing on it that can be reached; after it come two links at most.
+    """
     outline = Outline(PAGES.render("ask", About(language=language)))
-    assert [outline.tags.count(tag) for tag in ("form", "button", "input", "a")] == [1, 1, 1, 0]
+    assert [outline.tags.count(tag) for tag in ("form", "button", "input", "a")] == [1, 1, 1, 2]
+    assert [tag for tag in outline.tags if tag in {"button", "a"}] == ["button", "a", "a"]
+    assert [value for tag, name, value in outline.attributes if (tag, name) == ("a", "href")] == [
+        "?choices",
+        "exit",
+    ]
     assert {entry for entry in outline.attributes if entry[0] in {"form", "input"}} == {
         ("form", "class", "act"),
         ("form", "method", "post"),
@@ -123,6 +151,35 @@ def test_the_page_has_one_button_and_asks_for_nothing(language: str) -> None:
         ("input", "name", "choice"),
         ("input", "value", "stop"),
     }
+
+
+@SPOKEN
+def test_the_preferences_begin_with_the_same_button(language: str) -> None:
+    """On the page of preferences too, stopping everything is one button before all else."""
+    ask, choices = PAGES.render("ask", About(language=language)), shown("choices", About(language=language))
+    (form,) = re.findall(r"<form.*?</form>", ask, re.DOTALL)
+    assert re.findall(r"<form.*?</form>", choices, re.DOTALL)[0] == form
+    assert choices.index("<form") < min(choices.index(tag) for tag in ("<a ", "<select", "<fieldset"))
+
+
+def test_the_preferences_show_how_things_stand() -> None:
+    """What is chosen is ticked; what cannot be chosen is not offered; after a no, nothing is."""
+    page = shown("choices", About(), language="de")
+    assert "Nothing until <bdi>15 January 2027</bdi>" in page
+    assert 'value="keep" checked' in page
+    assert '<option value="de" lang="de" selected>Deutsch</option>' in page
+    assert 'name="fewer" value="1" checked' in page
+    assert 'name="discreet" value="1" aria' in page
+    fresh = shown("choices", About(), paused_until=None, fewer=False, language="", offers_discreet=False)
+    assert 'value="keep"' not in fresh
+    assert 'value="0" checked' in fresh
+    assert '<option value="" selected>' in fresh
+    assert 'name="discreet"' not in fresh
+    assert 'name="language"' not in shown("choices", About(), held=False)
+    assert '<option value="cy"' in shown("choices", About(), language="cy")
+    stopped = Outline(shown("choices", About(), stopped=True))
+    assert "You get no more of these emails." in stopped.text
+    assert stopped.tags.count("form") == 1
 
 
 @SPOKEN
@@ -137,9 +194,9 @@ def test_the_open_page_says_who_and_what(language: str) -> None:
 @SPOKEN
 def test_the_discreet_page_names_no_list(name: str, language: str) -> None:
     """A discreet page shows the neutral name at most, never the list, and no title names either."""
-    page = PAGES.render(name, About("Letters", "Urgent appeals", language, discreet=True))
+    page = shown(name, About("Letters", "Urgent appeals", language, discreet=True))
     assert "Urgent appeals" not in page
-    (title,) = re.findall(r"<title>(.*?)</title>", PAGES.render(name, About(language=language)))
+    (title,) = re.findall(r"<title>(.*?)</title>", shown(name, About(language=language)))
     assert "Example" not in title
     assert "Urgent" not in title
 
@@ -227,7 +284,7 @@ def test_contrast() -> None:
         dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", part))
         for part in re.split("@media", FILES["style.css"])[:2]
     ]
-    assert len(schemes[0]) == len(schemes[1]) == 8
+    assert len(schemes[0]) == len(schemes[1]) == 9
 
     def light(colour: str) -> float:
         parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
@@ -237,6 +294,15 @@ def test_contrast() -> None:
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
     for scheme in schemes:
-        for front, back in (("ink", "sheet"), ("quiet", "sheet"), ("on-act", "act"), ("on-act", "act-over")):
+        for front, back in (
+            ("ink", "sheet"),
+            ("quiet", "sheet"),
+            ("on-act", "act"),
+            ("on-act", "act-over"),
+            ("act", "sheet"),
+            ("act", "told"),
+            ("ink", "told"),
+            ("quiet", "ground"),
+        ):
             bright, dark = sorted((light(scheme[front]), light(scheme[back])), reverse=True)
             assert (bright + 0.05) / (dark + 0.05) >= 4.5, (front, back)

@@ -1,7 +1,8 @@
 """The rules of the opt-out link, asked of the app itself; the server around it has its own tests."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message
 
 from worker.errors import Unavailable
-from worker.web import BY_PAGE, ONE_CLICK, create_app
+from worker.forms import Wish
+from worker.web import ONE_CLICK, Staff, create_app
 
 FILES: Mapping[str, str] = {
     path.name: path.read_text("utf-8")
@@ -41,13 +43,46 @@ class About:
     test: bool = False
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """An opt-out by the page."""
+
+    about: About
+    voucher: str = ""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How things stand for a reader."""
+
+    about: About
+    stopped: bool = False
+    paused_until: float | None = None
+    fewer: bool = False
+    language: str = ""
+    discreet: bool = False
+    offers_discreet: bool = True
+    held: bool = True
+
+
+VOUCHER = "v" * 32
+
+
 @dataclass
 class Memory:
-    """The declared double of `OptOuts`: it keeps what the app asks of it in memory."""
+    """The declared double of all that the app calls: it keeps what is asked of it in memory."""
 
     known: dict[str, About] = field(default_factory=lambda: {GOOD: About()})
     opted_out: list[tuple[str, str]] = field(default_factory=list)
+    wishes: list[Wish] = field(default_factory=list)
+    undone: list[str] = field(default_factory=list)
+    guesses: list[str] = field(default_factory=list)
+    wait: int = 0
     fault: Exception | None = None
+
+    def knows(self, token: str) -> bool:
+        """Tell whether a link can be ours."""
+        return token in self.known
 
     def describe(self, token: str) -> About | None:
         """Tell what a link is about."""
@@ -55,18 +90,52 @@ class Memory:
             raise self.fault
         return self.known.get(token)
 
-    def opt_out(self, token: str, how: str) -> bool:
-        """Remember an opt-out."""
-        if self.fault:
-            raise self.fault
-        if token in self.known:
-            self.opted_out.append((token, how))
-        return token in self.known
+    def opt_out_all(self, tokens: Sequence[str], how: str) -> Sequence[bool]:
+        """Remember opt-outs."""
+        known = [self.describe(token) is not None for token in tokens]
+        self.opted_out += [(token, how) for token, ours in zip(tokens, known, strict=True) if ours]
+        return known
+
+    def stop(self, token: str, *, this_list: bool) -> Stopped | None:
+        """Remember one by the page."""
+        about = self.describe(token)
+        if about is None:
+            return None
+        self.opted_out.append((token, "list" if this_list else "page"))
+        return Stopped(about, "" if about.test else VOUCHER)
+
+    def undo(self, token: str, voucher: str) -> bool | None:
+        """Take one back."""
+        if self.describe(token) is None:
+            return None
+        self.undone += [token] if voucher == VOUCHER else []
+        return voucher == VOUCHER
+
+    def choices(self, token: str) -> Choices | None:
+        """Return how things stand."""
+        about = self.describe(token)
+        return about and Choices(about, language=about.language, discreet=about.discreet)
+
+    def choose(self, token: str, wanted: Wish) -> Choices | None:
+        """Remember what is wanted."""
+        choices = self.choices(token)
+        self.wishes += [wanted] if choices else []
+        return choices
+
+    def guessed(self, address: str) -> int:
+        """Remember who guessed."""
+        self.guesses.append(address)
+        return self.wait
+
+    @property
+    def changes(self) -> list[object]:
+        """All that was changed."""
+        return [*self.opted_out, *self.wishes, *self.undone]
 
 
 def app_of(memory: Memory, *, https: bool = False, patience: float = 5) -> ASGIApp:
     """Build the app over the double."""
-    return create_app(memory, FILES, https=https, patience=patience)
+    return create_app(Staff(memory, memory, memory), FILES, https=https, patience=patience)
 
 
 def ask(
@@ -122,7 +191,7 @@ def test_only_post_changes_anything(method: str, path: str) -> None:
     """U2: no other method changes anything, even with the one-click form in its query and its body."""
     memory = Memory()
     response = ask(app_of(memory), method, path, CLICK, content_type=URLENCODED)
-    assert memory.opted_out == []
+    assert memory.changes == []
     assert response.status_code in {200, 204, 404, 405}
 
 
@@ -168,7 +237,7 @@ def test_one_click_as_others_write_it(body: bytes, kind: str) -> None:
     assert memory.opted_out == [(GOOD, ONE_CLICK)]
 
 
-@pytest.mark.parametrize(("body", "how"), [(CLICK, ONE_CLICK), (BUTTON, BY_PAGE)])
+@pytest.mark.parametrize(("body", "how"), [(CLICK, ONE_CLICK), (BUTTON, "page")])
 def test_the_second_time_is_as_the_first(body: bytes, how: str) -> None:
     """U4: a repeated POST gets the very same answer."""
     memory = Memory()
@@ -187,7 +256,7 @@ def test_there_is_no_redirect(method: str, path: str) -> None:
     memory = Memory()
     response = ask(app_of(memory), method, path, CLICK, content_type=URLENCODED)
     assert response.status_code == 404
-    assert memory.opted_out == []
+    assert memory.changes == []
 
 
 def test_the_button_of_the_page() -> None:
@@ -198,7 +267,108 @@ def test_the_button_of_the_page() -> None:
     done = ask(app, "POST", body=BUTTON, content_type=URLENCODED)
     assert done.status_code == 200
     assert "Done. We will stop these emails." in done.text
-    assert memory.opted_out == [(GOOD, BY_PAGE)]
+    assert memory.opted_out == [(GOOD, "page")]
+
+
+@pytest.mark.parametrize(
+    ("body", "changes"),
+    [
+        (b"choice=leave", [(GOOD, "list")]),
+        (b"choice=undo&voucher=" + VOUCHER.encode(), [GOOD]),
+        (b"choice=undo&voucher=other", []),
+        (b"choice=undo", []),
+        (b"choice=save", [Wish()]),
+        (b"choice=save&pause=30", [Wish(pause_days=30)]),
+        (b"choice=save&pause=0&of=fewer", [Wish(pause_days=0, fewer=False)]),
+        (b"choice=save&pause=keep&of=fewer&fewer=1&of=discreet", [Wish(fewer=True, discreet=False)]),
+        (b"choice=save&fewer=1&discreet=1", [Wish()]),
+        (b"CHOICE=Save&language=DE", [Wish(language="de")]),
+    ],
+)
+def test_the_other_buttons(body: bytes, changes: list[object]) -> None:
+    """Each form of our pages does what it says and nothing else; a box counts where it was shown."""
+    memory = Memory()
+    response = ask(app_of(memory), "POST", f"/o/{GOOD}?choices", body, content_type=URLENCODED)
+    assert response.status_code == 200
+    assert memory.changes == changes
+
+
+def test_the_preferences_are_a_page() -> None:
+    """The link's other page shows how things stand, changes nothing, and is as silent about bad marks."""
+    memory = Memory()
+    app = app_of(memory)
+    assert 'name="pause"' in ask(app, "GET", f"/o/{GOOD}?choices").text
+    assert ask(app, "GET", "/o/forged?choices").status_code == 404
+    assert memory.changes == []
+
+
+def test_taking_back_is_offered_to_the_page_alone() -> None:
+    """The page after the button holds the voucher; a mailbox's one-click is told one word."""
+    app = app_of(Memory())
+    assert VOUCHER in ask(app, "POST", body=BUTTON, content_type=URLENCODED).text
+    assert VOUCHER not in ask(app, "POST", body=CLICK, content_type=URLENCODED).text
+    assert (
+        "Undone"
+        in ask(app, "POST", body=f"choice=undo&voucher={VOUCHER}".encode(), content_type=URLENCODED).text
+    )
+    assert "no longer" in ask(app, "POST", body=b"choice=undo&voucher=x", content_type=URLENCODED).text
+
+
+def test_who_guesses_is_turned_away_and_nobody_else() -> None:
+    """Only a mark that is not ours is counted and gets 429 with Retry-After; ours never does."""
+    memory = Memory(wait=77)
+    app = app_of(memory)
+    for path, body in (
+        ("/o/forged", None),
+        ("/o/forged?choices", None),
+        ("/o/forged", CLICK),
+        ("/o/forged", BUTTON),
+    ):
+        answer = ask(app, "POST" if body else "GET", path, body, content_type=URLENCODED)
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "77")
+        assert "This link does not work" in answer.text
+    assert len(memory.guesses) == 4
+    assert [ask(app, "GET").status_code, ask(app, "GET", "/favicon.ico").status_code] == [200, 404]
+    for body in (CLICK, BUTTON, b"choice=save"):
+        assert ask(app, "POST", body=body, content_type=URLENCODED).status_code == 200
+    assert len(memory.guesses) == 4
+    assert len(memory.changes) == 3
+
+
+def test_the_quick_exit() -> None:
+    """Every page leads away in one step: to a page that says nothing, or where the operator wants."""
+    app = app_of(Memory())
+    for answer in (
+        ask(app, "GET"),
+        ask(app, "GET", "/o/forged"),
+        ask(app, "POST", body=BUTTON, content_type=URLENCODED),
+    ):
+        assert 'href="../exit"' in answer.text
+    page = ask(app, "GET", "/exit")
+    assert page.status_code == 200
+    assert re.findall(r"<(?:h1|title)>(.*?)</", page.text) == ["Nothing to see here"] * 2
+    assert "mail" not in page.text.partition("</head>")[2]
+    memory = Memory()
+    outside = create_app(Staff(memory, memory, memory), FILES, exit_url="https://www.example.com")
+    assert 'href="https://www.example.com" rel="noreferrer"' in ask(outside, "GET").text
+
+
+async def _crowd(app: ASGIApp, paths: Sequence[str]) -> list[int]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://pages.example.org") as client:
+        posts = (client.post(path, content=CLICK, headers={"content-type": URLENCODED}) for path in paths)
+        return [answer.status_code for answer in await asyncio.gather(*posts)]
+
+
+def test_a_crowd_of_one_clicks() -> None:
+    """Those that come at once are stored together, each answered for itself, and fail together."""
+    marks = [f"mark{number}" for number in range(60)]
+    memory = Memory({mark: About() for mark in marks})
+    paths = [f"/o/{mark}" for mark in (*marks, "forged")]
+    assert asyncio.run(_crowd(app_of(memory), paths)) == [200] * 60 + [404]
+    assert sorted(memory.opted_out) == sorted((mark, ONE_CLICK) for mark in marks)
+    away = Memory(memory.known, fault=Unavailable("away"))
+    assert asyncio.run(_crowd(app_of(away), paths)) == [503] * 60 + [404]
 
 
 @pytest.mark.parametrize(
@@ -210,6 +380,12 @@ def test_the_button_of_the_page() -> None:
         (b"List-Unsubscribe=One-Click ", URLENCODED, 400),
         (b"One-Click=List-Unsubscribe", URLENCODED, 400),
         (b"choice=", URLENCODED, 400),
+        (b"choice=one-click", URLENCODED, 400),
+        (b"choice=forget-everybody", URLENCODED, 400),
+        (b"choice=save&pause=31", URLENCODED, 400),
+        (b"choice=save&pause=-30", URLENCODED, 400),
+        (b"choice=save&pause=" + b"9" * 60_000, URLENCODED, 400),
+        ("choice=save&pause=\u0663\u0660".encode(), URLENCODED, 400),
         (b"choice=stop\0", URLENCODED, 400),
         (b"\xff\xfe\x00", URLENCODED, 400),
         (b"&".join([b"a=b"] * 1000) + b"&" + CLICK, URLENCODED, 400),
@@ -238,14 +414,14 @@ def test_anything_else_is_refused(body: bytes, kind: str, status: int) -> None:
     response = ask(app_of(memory), "POST", body=body, content_type=kind)
     assert response.status_code == status
     assert "nothing has changed" in response.text
-    assert memory.opted_out == []
+    assert memory.changes == []
 
 
 def test_no_content_type_is_refused() -> None:
     """A body that does not say what it is, is not read."""
     memory = Memory()
     assert ask(app_of(memory), "POST", body=CLICK).status_code == 415
-    assert memory.opted_out == []
+    assert memory.changes == []
 
 
 @pytest.mark.parametrize("packing", ["gzip", "deflate", "br", "gzip, identity", "x" * 200])
@@ -254,7 +430,7 @@ def test_packed_bodies_are_refused(packing: str) -> None:
     memory = Memory()
     response = ask(app_of(memory), "POST", body=CLICK, content_type=URLENCODED, content_encoding=packing)
     assert response.status_code == 415
-    assert memory.opted_out == []
+    assert memory.changes == []
 
 
 @pytest.mark.parametrize(("size", "status"), [(KIB_64, 200), (KIB_64 + 1, 413), (50 * KIB_64, 413)])
@@ -286,7 +462,7 @@ def test_a_body_that_does_not_come() -> None:
     response = ask(app_of(memory, patience=0.05), "POST", body=halting(), content_type=URLENCODED)
     assert response.status_code == 408
     assert response.headers["connection"] == "close"
-    assert memory.opted_out == []
+    assert memory.changes == []
 
 
 def test_a_client_that_leaves() -> None:
@@ -294,7 +470,7 @@ def test_a_client_that_leaves() -> None:
     memory = Memory()
     begun: Message = {"type": "http.request", "body": CLICK, "more_body": True}
     assert post(app_of(memory), URLENCODED, begun, {"type": "http.disconnect"}) == 400
-    assert memory.opted_out == []
+    assert memory.changes == []
 
 
 @pytest.mark.parametrize("body", [CLICK, BUTTON])
@@ -316,8 +492,10 @@ def test_unknown_and_forged_marks_get_the_same(body: bytes) -> None:
     asked = [ask(app, "GET", f"/o/{mark}") for mark in marks]
     posted = [ask(app, "POST", f"/o/{mark}", body, content_type=URLENCODED) for mark in marks]
     assert {response.status_code for response in (*asked, *posted)} == {404}
-    assert len({response.content for response in (*asked, *posted)}) == 1
-    assert memory.opted_out == []
+    # But for the quick exit, which climbs as many steps as the path has.
+    said = {re.sub(r'href="[./]*exit"', "", response.text) for response in (*asked, *posted)}
+    assert len(said) == 1
+    assert memory.changes == []
 
 
 def test_a_refused_form_tells_nothing_about_the_mark() -> None:
@@ -446,6 +624,11 @@ PIECES = st.sampled_from(
     [
         CLICK,
         BUTTON,
+        b"choice=save",
+        b"choice=undo",
+        b"pause=",
+        b"voucher=",
+        b"language=",
         b"&",
         b"=",
         b"%",
@@ -473,7 +656,7 @@ def test_any_body(body: bytes, kind: str) -> None:
     memory = Memory()
     response = ask(app_of(memory), "POST", body=body, content_type=kind)
     assert response.status_code in {200, 400}
-    assert bool(memory.opted_out) == (response.status_code == 200)
+    assert response.status_code == 200 or not memory.changes
     if memory.opted_out:
         assert CLICK in body or BUTTON in body
 

@@ -197,7 +197,8 @@ def web() -> None:
     """
     with session.opened() as tocsin:
         _log()
-        serving.serve(tocsin.web(), tocsin.settings.web.host, tocsin.settings.web.port)
+        found = tocsin.settings.web
+        serving.serve(tocsin.web(), found.host, found.port, proxies=found.proxies.split())
 
 
 def _ready() -> Settings:

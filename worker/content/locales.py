@@ -43,6 +43,13 @@ def number(value: object, language: str) -> str:
     return _number(str(value), language)
 
 
+def own_name(language: str) -> str:
+    """Return what a language calls itself, to begin a line with; its tag where nobody knows."""
+    locale = _locale(language)
+    name = (locale and locale.get_language_name(language.partition("-")[0])) or language
+    return name[:1].upper() + name[1:]
+
+
 @lru_cache(maxsize=_KEPT)
 def _date(text: str, language: str, form: str) -> str:
     from babel.dates import format_date  # noqa: PLC0415 - only who writes a date pays for Babel

@@ -175,6 +175,19 @@ def add_within(connection: sa.Connection, entries: Sequence[Suppression]) -> int
     return new
 
 
+def undoable_since(connection: sa.Connection, key: bytes, scope: str, now: float) -> float | None:
+    """Return when the opt-out was written that its page can take back now; None where none stands."""
+    query = sa.select(suppressions.c.created_at).where(
+        suppressions.c.address_key == key,
+        suppressions.c.scope == scope,
+        suppressions.c.reason == "opt-out",
+        suppressions.c.source == BY_PAGE,
+        suppressions.c.created_at > now - UNDO_SECONDS,
+    )
+    at: float | None = connection.execute(query).scalar_one_or_none()
+    return at
+
+
 def _harden(connection: sa.Connection, rows: Sequence[Mapping[str, object]], reason: str) -> None:
     """Let a strict reason take a milder one's place; when they said no, and how, stays as their proof."""
     if rows:

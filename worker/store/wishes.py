@@ -104,22 +104,22 @@ def forget(connection: sa.Connection, keys: Sequence[bytes]) -> None:
     connection.execute(sa.delete(suppressions).where(*wished))
 
 
-def take_back(connection: sa.Connection, delivery_id: int, scope: str, at: float) -> bool:
-    """Undo the opt-out that the page of this delivery wrote at that moment; False if it stands no more.
+def take_back(connection: sa.Connection, delivery_id: int, scope: str, at: float) -> bytes | None:
+    """Undo the opt-out that the page of this delivery wrote at that moment; return whose it was.
 
-    It does not stand as such when somebody has repeated it since, by whatever way, or has been forgotten.
+    None if it does not stand as such: repeated since, by whatever way, or its person has been forgotten.
     """
     key = sa.select(deliveries.c.address_key).where(deliveries.c.id == delivery_id).scalar_subquery()
     said = suppressions.c.address_key == key, suppressions.c.scope == scope, suppressions.c.created_at == at
     ours = suppressions.c.reason == "opt-out", suppressions.c.source == BY_PAGE
     gone = sa.delete(suppressions).where(*said, *ours).returning(suppressions.c.address_key)
-    found = connection.execute(gone).scalar_one_or_none()
+    found: bytes | None = connection.execute(gone).scalar_one_or_none()
     if found is None:
-        return False
+        return None
     told = facts.c.delivery_id == delivery_id, facts.c.kind == "opted out", facts.c.source == BY_PAGE
     connection.execute(sa.delete(facts).where(*told, facts.c.at >= at))
     connection.execute(sa.insert(unheeded).values(address_key=found))
-    return True
+    return found
 
 
 def _put(
