@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -35,7 +35,7 @@ with atheris.instrument_imports(include=_WATCHED) if "--into" in sys.argv else c
     from worker.returns.verdicts import Foreign
     from worker.tables import lists
     from worker.tokens import Marks, Purpose
-    from worker.web import create_app
+    from worker.web import Staff, create_app
 
 ROOT: Final = Path(__file__).parents[1]
 MARKS: Final = Marks(b"k" * 32, older=[b"o" * 32])
@@ -83,18 +83,39 @@ def _marks() -> Iterable[bytes]:
 # -- the opt-out form --------------------------------------------------------------------------------
 
 
-@dataclass
 class _Desk:
-    """Stands where the store does: it remembers whether somebody was opted out."""
+    """Stands where the store does: it remembers what words would have changed something."""
 
-    said_no: bool = False
+    def __init__(self) -> None:
+        self.words: list[bytes] = []
+
+    def knows(self, token: str) -> bool:
+        return token == "known"  # noqa: S105 - no secret, a path
 
     def describe(self, token: str) -> Any:  # noqa: ANN401 - a page or nothing, as the app asks
-        return _ABOUT if token == "known" else None  # noqa: S105 - no secret, a path
+        return _ABOUT if self.knows(token) else None
 
-    def opt_out(self, token: str, how: str) -> bool:
-        self.said_no = bool(how) and token == "known"  # noqa: S105 - no secret, a path
-        return self.said_no
+    def opt_out_all(self, tokens: Sequence[str], how: str) -> Sequence[bool]:
+        self.words.append(how.encode())
+        return [self.knows(token) for token in tokens]
+
+    def stop(self, token: str, *, this_list: bool) -> Any:  # noqa: ANN401 - as the app asks
+        self.words.append(b"leave" if this_list else b"stop")
+        return _Stopped() if self.knows(token) else None
+
+    def undo(self, token: str, voucher: str) -> bool | None:
+        self.words.append(b"undo")
+        return bool(voucher) if self.knows(token) else None
+
+    def choices(self, token: str) -> Any:  # noqa: ANN401 - as the app asks
+        return _Choices() if self.knows(token) else None
+
+    def choose(self, token: str, wanted: object) -> Any:  # noqa: ANN401 - as the app asks
+        self.words.append(b"save")
+        return wanted and self.choices(token)
+
+    def guessed(self, address: str) -> int:
+        return len(address) and 0
 
 
 @dataclass(frozen=True)
@@ -107,6 +128,26 @@ class _About:
 
 
 _ABOUT: Final = _About()
+
+
+@dataclass(frozen=True)
+class _Stopped:
+    about: _About = _ABOUT
+    voucher: str = ""
+
+
+@dataclass(frozen=True)
+class _Choices:
+    about: _About = _ABOUT
+    stopped: bool = False
+    paused_until: float | None = None
+    fewer: bool = False
+    language: str = ""
+    discreet: bool = False
+    offers_discreet: bool = True
+    held: bool = True
+
+
 _KINDS: Final = (
     b"application/x-www-form-urlencoded",
     b"multipart/form-data; boundary=b",
@@ -125,19 +166,18 @@ class _Form:
             for file in (ROOT / "templates" / folder).iterdir()
         }
         self._desk = _Desk()
-        self._app = create_app(self._desk, texts)
+        self._app = create_app(Staff(self._desk, self._desk, self._desk), texts)
         self._loop = asyncio.new_event_loop()
 
     def __call__(self, data: bytes) -> None:
-        """A post is answered, never with a 5xx, and opts out only where it holds one of the two words."""
+        """A post is answered, never with a 5xx, and changes only what it holds the word for."""
         choice, _, rest = data.partition(b"\n")
         kind = _KINDS[choice[0] % 4] if len(choice) == 1 else choice
-        self._desk.said_no = False
+        self._desk.words.clear()
         status = self._loop.run_until_complete(self._post(kind, rest))
         _must(hold=status < 500, what=f"answered {status}")
         plain = re.sub(rb"%([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), rest.lower())
-        asked = b"one-click" in plain or b"stop" in plain
-        _must(hold=asked or not self._desk.said_no, what="opted out by nobody's word")
+        _must(hold=all(word in plain for word in self._desk.words), what="changed by nobody's word")
 
     async def _post(self, kind: bytes, body: bytes) -> int:
         scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST"}
@@ -162,7 +202,8 @@ class _Form:
 
 def _forms() -> Iterable[bytes]:
     yield b"\x00\nList-Unsubscribe=One-Click"
-    yield b"\x00\nchoice=stop"
+    for words in (b"stop", b"leave", b"undo&voucher=v", b"save&pause=30&of=fewer&fewer=1&language=de"):
+        yield b"\x00\nchoice=" + words
     part = b'--b\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n--b--\r\n'
     yield b"\x01\n" + part
     yield b"multipart/form-data; boundary=b; charset=utf-7\n" + part
