@@ -89,10 +89,10 @@ class Preferences:
         key = reader.address_key
         with self._database.read() as connection:
             wished = standing(connection, key)
-        scopes = EVERYTHING, list_scope(reader.list_id)
+        said = {scope for _, scope in Suppressions(self._database).scopes([key])}
         return Choices(
             reader.about,
-            stopped=bool(Suppressions(self._database).said_no([key], scopes)),
+            stopped=bool(said & {EVERYTHING, list_scope(reader.list_id)}),
             paused_until=wished.paused_until,
             fewer=wished.fewer,
             language=reader.about.language,
