@@ -1,0 +1,140 @@
+"""The opt-out pages over a real store: one that goes away in the middle of a POST, and comes back."""
+
+import asyncio
+import secrets
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import httpx
+import kills
+import pytest
+import sqlalchemy as sa
+from starlette.types import ASGIApp
+
+from worker import processes
+from worker.feedback import OptOuts
+from worker.preferences import Preferences
+from worker.rights import Rights
+from worker.sealing import Keyring
+from worker.store.audience import Rule
+from worker.store.database import Database
+from worker.store.people import People
+from worker.store.plans import Draft, Plans
+from worker.store.schema import deliveries, facts, suppressions
+from worker.store.staging import Staged
+from worker.tokens import Purpose
+from worker.web import Staff, create_app
+
+_PEOPLE = 40
+_ROOT = Path(__file__).parents[2]
+_FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+
+class _Anybody:
+    """Lets everybody guess."""
+
+    def guessed(self, _address: str) -> int:
+        """Turn nobody away."""
+        return 0
+
+
+class Site:
+    """Forty people with a mail each, and the pages."""
+
+    def __init__(self, database: Database) -> None:
+        self.database, keyring = database, Keyring.generate(secrets.token_bytes)
+        store = People(database)
+        consent = store.consent_ids([("consent", "form", "")])[0]
+        with store.begin_import() as opened:
+            people = range(1, _PEOPLE + 1)
+            opened.add([Staged(n.to_bytes(16, "big"), n, b"x" * 64, "other", consent, 1.0) for n in people])
+            opened.finish("one", "One", 1.0)
+        rule = Rule((store.find_lists(["one"])[0].id,))
+        plans = Plans(database, batch_size=100)
+        draft = Draft("a", "{}", rule, "d", "running", "op", "op", 0.0, "UTC", None)
+        plans.slice(plans.record(draft, 1.0), 100, 1.0)
+        with database.read() as connection:
+            ids = connection.execute(sa.select(deliveries.c.id)).scalars().all()
+        self.paths = [f"/o/{keyring.marks().mark(Purpose.OPT_OUT, number)}" for number in ids]
+        opt_outs = OptOuts(database, keyring, sender="A", discreet_sender="B", clock=time.time)
+        rights = Rights(database, keyring, random=secrets.token_bytes, clock=time.time)
+        preferences = Preferences(database, opt_outs, rights, offers_discreet=False, clock=time.time)
+        files = {
+            path.name: path.read_text("utf-8")
+            for folder in ("web", "locale")
+            for path in (_ROOT / "templates" / folder).iterdir()
+        }
+        self.app: ASGIApp = create_app(Staff(opt_outs, preferences, _Anybody()), files)
+
+    def stored(self) -> tuple[int, int]:
+        """Count suppressions and facts."""
+        with self.database.read() as connection:
+            count = sa.select(sa.func.count())
+            return (
+                connection.execute(count.select_from(suppressions)).scalar_one(),
+                connection.execute(count.select_from(facts)).scalar_one(),
+            )
+
+    def waiting(self) -> bool:
+        """Tell whether a POST's transaction hangs at a lock."""
+        query = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        with self.database.read() as connection:
+            return connection.exec_driver_sql(query).first() is not None
+
+
+@pytest.fixture
+def away() -> Iterator[tuple[Site, kills.Postgres]]:
+    """A site on a PostgreSQL of its own."""
+    with tempfile.TemporaryDirectory(prefix="awaypg") as folder:
+        postgres = kills.Postgres(Path(folder))
+        database = Database(postgres.url)
+        database.upgrade()
+        yield Site(database), postgres
+        database.close()
+        postgres.stop()
+
+
+def body_of(place: int) -> bytes:
+    """Return what each of them posts: mailboxes and, every fourth, somebody at the page."""
+    return b"choice=stop" if place % 4 == 0 else b"List-Unsubscribe=One-Click"
+
+
+async def _post(client: httpx.AsyncClient, paths: Sequence[str]) -> list[httpx.Response]:
+    posts = (client.post(path, content=body_of(place), headers=_FORM) for place, path in enumerate(paths))
+    return list(await asyncio.gather(*posts))
+
+
+async def _through(site: Site, postgres: kills.Postgres) -> Sequence[Sequence[httpx.Response]]:
+    transport = httpx.ASGITransport(site.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://pages.example.org") as client:
+        held = site.database.engine.connect()
+        held.exec_driver_sql("LOCK TABLE suppressions IN ACCESS EXCLUSIVE MODE")
+        posts = asyncio.create_task(_post(client, site.paths))
+        hangs = await asyncio.to_thread(processes.until, site.waiting, seconds=20)
+        assert hangs, "no POST came as far as the store"
+        postgres.stop(signal.SIGQUIT)  # at once, with no goodbye to anybody
+        first = await posts
+        held.invalidate()
+        held.close()
+        without = await _post(client, site.paths[:4])
+        postgres.start()
+        assert site.stored() == (0, 0)
+        return first, without, await _post(client, site.paths)
+
+
+def test_none_is_lost_and_none_is_called_done_while_the_database_is_away(
+    away: tuple[Site, kills.Postgres],
+) -> None:
+    """Stopped in mid-POST: each is told 503 and when to come again, nothing is stored, the next counts."""
+    site, postgres = away
+    first, without, again = asyncio.run(_through(site, postgres))
+    for answer in (*first, *without):
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) > 0
+        assert "nothing has changed" in answer.text
+    assert Counter(answer.status_code for answer in again) == {200: _PEOPLE}
+    assert site.stored() == (_PEOPLE, _PEOPLE)
