@@ -11,7 +11,7 @@ demo: .venv/.installed ## Import, send, opt out and report, all on this machine
 	@$(BIN)/tocsin demo
 
 test: .venv/.developed .venv/tools/.installed ## Run every test
-	$(BIN)/pytest -n 2 --dist worksteal $(TESTS)
+	$(BIN)/pytest -n 3 --dist worksteal $(TESTS)
 
 lint: .venv/.developed ## Style, types and the layers of the house
 	$(BIN)/ruff format --check .

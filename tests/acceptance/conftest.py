@@ -1,5 +1,6 @@
 """A whole Tocsin in a folder of its own: real commands, real processes, real servers."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -8,10 +9,13 @@ import secrets
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,8 @@ from worker.gallery import Captured
 
 #: Seconds for what takes a moment on an idle machine and much longer on a busy one.
 PATIENCE = 120.0
+#: Seconds between two commands that look: without it they would take the processor from those who send.
+_PAUSE = 0.2
 GOOD_CONSENT = ("--basis", "consent", "--source", "a form", "--when", "2025-01-01", "--wording", "Yes.")
 
 _CONFIG = """\
@@ -73,6 +79,45 @@ class Ran:
         return json.loads(self.out)
 
 
+class _Loaded:
+    """A process that has loaded the commands, and runs each in a child of its own."""
+
+    def __init__(self) -> None:
+        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "80"}
+        argv = [sys.executable, str(Path(__file__).with_name("loaded.py"))]
+        self._process = subprocess.Popen(argv, stdin=theirs, env=env)
+        theirs.close()
+
+    def run(self, words: list[str], env: dict[str, str], folder: Path, given: str) -> Ran:
+        """Run `python -m worker.cli` with these words."""
+        asked = json.dumps({"words": words, "env": env, "folder": str(folder)}).encode()
+        with contextlib.ExitStack() as held:
+            streams = [held.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in range(3)]
+            streams[0].write(given)
+            streams[0].seek(0)
+            told, theirs = (held.enter_context(end) for end in socket.socketpair())
+            socket.send_fds(self._link, [asked], [*(stream.fileno() for stream in streams), theirs.fileno()])
+            theirs.close()
+            code = told.recv(8)
+            assert code, "the process that runs the commands has died"
+            for stream in streams[1:]:
+                stream.seek(0)
+            return Ran(int(code), streams[1].read(), streams[2].read())
+
+    def close(self) -> None:
+        """End the process."""
+        self._link.close()
+        self._process.wait(20)
+
+
+@cache
+def _loaded() -> _Loaded:
+    made = _Loaded()
+    atexit.register(made.close)
+    return made
+
+
 @dataclass
 class Office:
     """One workspace and how to work in it."""
@@ -116,17 +161,9 @@ class Office:
 
     def run(self, *words: str | Path, code: int = 0, given: str = "") -> Ran:
         """Run a command to its end and expect its exit code."""
-        done = subprocess.run(
-            self.argv(*words),
-            env=self.env,
-            cwd=self.home,
-            input=given,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return Ran(done.returncode, done.stdout, done.stderr)
+        done = _loaded().run(list(map(str, words)), self.env, self.home, given)
+        assert done.code == code, f"{words}: {done.code}\n{done.out}\n{done.err}"
+        return done
 
     @contextlib.contextmanager
     def up(self, workers: int = 1) -> Iterator["subprocess.Popen[bytes]"]:
@@ -177,9 +214,18 @@ class Office:
 
     def until_finished(self, campaign: str) -> None:
         """Wait until a campaign has ended."""
-        assert processes.until(lambda: self.state(campaign) == "finished", seconds=PATIENCE), self.run(
-            "status", campaign
-        ).out
+        assert self.until(lambda: self.state(campaign) == "finished"), self.run("status", campaign).out
+
+    def until(self, condition: Callable[[], bool]) -> bool:
+        """Wait for what commands tell; tell whether it came true."""
+
+        def looked() -> bool:
+            found = condition()
+            if not found:
+                time.sleep(_PAUSE)
+            return found
+
+        return processes.until(looked, seconds=PATIENCE)
 
     def verify(self, campaign: str) -> dict[str, int]:
         """Prove a campaign, and return its sum."""

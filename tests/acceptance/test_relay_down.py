@@ -15,7 +15,7 @@ def test_a_relay_that_is_down_loses_nobody(office: "Office", free_port: int) -> 
     office.import_people([f"p{number}@example.org,P" for number in range(30)])
     with office.up():
         office.run("send", "chechnya-report", "--list", "people", "--yes")
-        assert processes.until(lambda: "relay" in _notice(office), seconds=60)
+        assert office.until(lambda: "relay" in _notice(office))
         found = office.run("status", "chechnya-report-1", "--json").json
         assert found["state"] == "running"
         assert office.counts("chechnya-report-1") == {"queued": 30}

@@ -28,9 +28,9 @@ def test_upgrading_twice_changes_nothing(database: Database) -> None:
     assert before[0] == before[1]
 
 
-def test_a_store_without_tables_names_the_remedy(database_url: str) -> None:
+def test_a_store_without_tables_names_the_remedy(empty_url: str) -> None:
     """A store that was never upgraded is an operator's mistake, with the command that mends it."""
-    database = Database(database_url)
+    database = Database(empty_url)
     with pytest.raises(WrongUse) as caught:
         database.require_current()
     assert "tocsin db upgrade" in caught.value.remedy

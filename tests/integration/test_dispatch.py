@@ -189,12 +189,13 @@ class Office:
         return Routes(routes, self.throttle, lambda: 0.5)
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, for Redis too, by whose own clock relays and providers rest."""
+        """Let time pass, for Redis too, by whose own clock relays and providers rest and go on."""
         self.clock.forward(seconds)
         for key in self.client.keys("tocsin:pace:*"):
-            rest = self.client.hget(key, "rest")
-            if rest is not None:
-                self.client.hset(key, "rest", float(rest) - seconds)
+            for name in ("rest", "at", "since"):
+                moment = self.client.hget(key, name)
+                if moment is not None:
+                    self.client.hset(key, name, float(moment) - seconds)
 
     def launch(self, count: int, **options: object) -> tuple[Campaign, int]:
         """Put people on a list and launch a campaign to them in one batch."""
