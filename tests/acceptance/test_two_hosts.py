@@ -208,8 +208,8 @@ def test_what_one_of_two_machines_leaves_the_other_finishes(
 ) -> None:
     """Both send a share; one goes in mid-campaign, the other ends it: once each, doubt only in the air."""
     plan = kills.Plan(
-        recipients=800,
-        kills=4,  # with `every`, the campaign's length: four seconds at its pace
+        recipients=1600,
+        kills=8,  # with `every`, the campaign's length: eight seconds at its pace
         batch=100,
         chunk=50,
         lease=3.0,
