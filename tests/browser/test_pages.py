@@ -1,0 +1,242 @@
+"""The opt-out pages as readers use them, in a real Chromium: by keyboard, without scripts, zoomed, dark.
+
+Run as a program this file is the server: real pages over a real store, with a reader of each kind.
+"""
+
+import json
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+from playwright.sync_api import Page, expect
+
+from worker import processes
+from worker.addresses import parse
+from worker.feedback import OptOuts
+from worker.preferences import Preferences
+from worker.rights import Rights
+from worker.sealing import Keyring, Person
+from worker.serving import serve
+from worker.store.audience import Rule
+from worker.store.database import Database
+from worker.store.people import People
+from worker.store.plans import Draft, Plans
+from worker.store.schema import deliveries, suppressions
+from worker.store.staging import Staged
+from worker.tokens import Purpose
+from worker.web import Staff, create_app
+
+if TYPE_CHECKING:
+    from tests.browser.conftest import Axe, OpenPage
+
+_ROOT = Path(__file__).parents[2]
+#: A reader for each test that changes something, and one of each kind for those that look.
+READERS = {
+    "keyboard": Person(parse("kay@example.org"), {}, "en"),
+    "chooser": Person(parse("cho@example.org"), {}, "en"),
+    "open": Person(parse("open@example.org"), {}, "en"),
+    "arabic": Person(parse("ara@example.org"), {}, "ar"),
+    "discreet": Person(parse("dis@example.org"), {}, "de", discreet=True),
+}
+
+
+class _Anybody:
+    """Lets everybody guess."""
+
+    def guessed(self, _address: str) -> int:
+        """Turn nobody away."""
+        return 0
+
+
+def main(folder: Path) -> None:
+    """Serve pages for each of the readers; the first line out says where."""
+    database, keyring = Database(f"sqlite:///{folder}/t.sqlite3"), Keyring.generate(secrets.token_bytes)
+    database.upgrade()
+    store = People(database)
+    consent = store.consent_ids([("consent", "form", "")])[0]
+    with store.begin_import() as opened:
+        for number, person in enumerate(READERS.values(), start=1):
+            sealed = keyring.seal(number, person.to_bytes(), secrets.token_bytes(12))
+            opened.add([Staged(keyring.address_key(person.address), number, sealed, "other", consent, 1.0)])
+        opened.finish("urgent", "Urgent appeals", 1.0)
+    rule = Rule((store.find_lists(["urgent"])[0].id,))
+    plans = Plans(database, batch_size=100)
+    plans.slice(
+        plans.record(Draft("a", "{}", rule, "d", "running", "op", "op", 0.0, "UTC", None), 1.0), 100, 1.0
+    )
+    query = sa.select(deliveries.c.id).order_by(deliveries.c.person_id)
+    with database.read() as connection:
+        ids = connection.execute(query).scalars().all()
+    marks = {
+        name: keyring.marks().mark(Purpose.OPT_OUT, number) for name, number in zip(READERS, ids, strict=True)
+    }
+    marks |= {"test": keyring.marks().mark(Purpose.OPT_OUT, 0), "forged": "a" * 32}
+    opt_outs = OptOuts(
+        database, keyring, sender="Example Equality", discreet_sender="Letters", clock=time.time
+    )
+    rights = Rights(database, keyring, random=secrets.token_bytes, clock=time.time)
+    preferences = Preferences(database, opt_outs, rights, offers_discreet=True, clock=time.time)
+    files = {
+        path.name: path.read_text("utf-8")
+        for folder in ("web", "locale")
+        for path in (_ROOT / "templates" / folder).iterdir()
+    }
+    app = create_app(Staff(opt_outs, preferences, _Anybody()), files)
+
+    def ready(port: int) -> None:
+        keys = {name: keyring.address_key(one.address).hex() for name, one in READERS.items()}
+        print(json.dumps({"port": port, "marks": marks, "keys": keys}), flush=True)  # noqa: T201 - read below
+
+    serve(app, "127.0.0.1", 0, ready=ready)
+
+
+@dataclass(frozen=True)
+class Site:
+    """The server, as the tests see it."""
+
+    base: str
+    marks: Mapping[str, str]
+    keys: Mapping[str, str]
+    database: Database
+
+    def link(self, name: str) -> str:
+        """Return the link in a reader's mail."""
+        return f"{self.base}/o/{self.marks[name]}"
+
+    def stands(self, name: str) -> set[str]:
+        """Return the scopes that stand against writing to a reader."""
+        query = sa.select(suppressions.c.scope)
+        query = query.where(suppressions.c.address_key == bytes.fromhex(self.keys[name]))
+        with self.database.read() as connection:
+            return set(connection.execute(query).scalars())
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The server as a process of its own."""
+    folder = tmp_path_factory.mktemp("pages")
+    words = [sys.executable, __file__, str(folder)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=_ROOT) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        database = Database(f"sqlite:///{folder}/t.sqlite3")
+        yield Site(f"http://127.0.0.1:{told['port']}", told["marks"], told["keys"], database)
+        database.close()
+        processes.end(process, patience=20)
+
+
+def press(page: Page, key: str, words: str) -> None:
+    """Go on by Tab until what bears these words has the focus, and press a key on it."""
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.locator(":focus").count() and words in page.locator(":focus").inner_text():
+            page.keyboard.press(key)
+            return
+    pytest.fail(f"no way to {words} by keyboard")
+
+
+def test_stop_and_take_back_by_keyboard_without_scripts(site: Site, open_page: "OpenPage") -> None:
+    """The button is the first stop of the Tab key; the page after it takes it back; no script is needed."""
+    page: Page = open_page(javascript=False)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(site.link("keyboard"))
+    page.keyboard.press("Tab")
+    expect(page.locator(":focus")).to_have_text("Stop these emails")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("Done. We will stop these emails.")
+    assert site.stands("keyboard") == {"all"}
+    press(page, "Enter", "Undo")
+    expect(page.locator("h1")).to_have_text("Undone. Everything is as it was before.")
+    assert site.stands("keyboard") == set()
+    page.reload()
+    expect(page.locator("h1")).to_have_text("This can no longer be undone here")
+    press(page, "Enter", "Leave this page quickly")
+    expect(page.locator("h1")).to_have_text("Nothing to see here")
+    assert {url.rpartition("/")[0] for url in asked} == {f"{site.base}/o", site.base}
+    assert page.context.cookies() == []
+
+
+def test_choose_by_keyboard_without_scripts(site: Site, open_page: "OpenPage") -> None:
+    """Pause, fewer, form and language are chosen and saved; the page then shows them, in that language."""
+    page: Page = open_page(width=390, javascript=False)
+    page.goto(site.link("chooser"))
+    press(page, "Enter", "Rather fewer emails")
+    page.get_by_label("Nothing for 30 days").focus()
+    page.keyboard.press("Space")
+    for label in ("At most one email in 30 days", "Discreet emails"):
+        page.get_by_label(label).focus()
+        page.keyboard.press("Space")
+    page.get_by_label("Language of the emails").select_option("de")
+    press(page, "Enter", "Save")
+    expect(page.get_by_role("status")).to_have_text("Gespeichert. Es gilt ab sofort.")
+    assert site.stands("chooser") == {"pause", "fewer"}
+    for label in ("Nichts bis zum", "Höchstens eine E-Mail in 30 Tagen", "Unauffällige E-Mails"):
+        expect(page.get_by_label(label)).to_be_checked()
+    assert "Urgent appeals" not in page.content()
+    page.get_by_role("button", name="Diese Liste verlassen").click()
+    expect(page.locator("h1")).to_contain_text("Erledigt")
+    assert site.stands("chooser") == {"pause", "fewer", "list:1"}
+
+
+def _pages(site: Site, page: Page, name: str) -> Iterator[str]:
+    """Open each page of a reader in turn, and leave everything as it was."""
+    page.goto(site.link(name))
+    yield "ask"
+    page.goto(f"{site.link(name)}?choices")
+    yield "choices"
+    page.locator("form").last.locator("button").click()
+    yield "saved"
+    page.goto(site.link(name))
+    page.locator("button").click()
+    yield "done"
+    page.goto(f"{site.link(name)}?choices")
+    yield "stopped"
+    page.locator("button").click()
+    page.locator("button").click()
+    yield "undone"
+    page.reload()
+    yield "late"
+    page.goto(site.link("forged"))
+    yield "lost"
+    page.goto(f"{site.link('test')}?choices")
+    yield "test"
+    page.goto(f"{site.base}/exit")
+    yield "exit"
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "dark"), [("open", 1000, False), ("arabic", 320, True), ("discreet", 320, False)]
+)
+def test_nothing_stands_in_a_readers_way(
+    site: Site,
+    open_page: "OpenPage",
+    axe: "Axe",
+    name: str,
+    width: int,
+    dark: bool,  # noqa: FBT001 - a parameter of the table
+) -> None:
+    """Axe finds nothing wrong with any page, and none has to be moved sideways.
+
+    320 pixels are a window of 1280 at 400 % (WCAG 1.4.10).
+    """
+    page: Page = open_page(width=width, height=256 if width == 320 else 800, dark=dark, locale="ar")
+    seen = []
+    for stage in _pages(site, page, name):
+        assert axe(page) == [], stage
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width, stage
+        seen.append(page.evaluate("() => document.documentElement.dir"))
+    assert len(seen) == 10
+    # Those that belong to nobody speak the browser's language.
+    assert seen == ["rtl" if name == "arabic" else "ltr"] * 7 + ["rtl"] * 3
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
