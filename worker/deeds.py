@@ -36,6 +36,8 @@ class Action(StrEnum):
     SUPPRESS_ADD = "suppress add"
     SUPPRESS_IMPORT = "suppress import"
     SUPPRESS_LIFT = "suppress lift"
+    RULES_ADD = "suppress rules add"
+    RULES_REMOVE = "suppress rules remove"
     INBOX_READ = "inbox read"
     INBOX_OPT_OUT = "inbox opt-out"
     PEOPLE_SHOW = "people show"

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from worker import bars
 from worker.breakers import DOUBTFUL, Act, Breakers
 from worker.deliveries import Reply, RetryPolicy, State, Step, next_step, scrub
 from worker.errors import Refused, Unavailable, WrongUse
@@ -121,6 +122,7 @@ class _Run:
         self._way: Way | None = None
         self._hand = Hand()
         self._content = ""  # digest of what they are to get
+        self._bars: tuple[bars.Bar, ...] = ()  # never-mail rules in force
         self._more = True  # whether the batch may hold more than we took
         self._flying: dict[int, tuple[Claimed, str]] = {}  # with the address, which a reply may quote
         self._outcomes: list[Outcome] = []
@@ -240,8 +242,11 @@ class _Run:
         reason = "no discreet form"
         try:
             person = Person.from_bytes(self._all.keyring.open(claimed.person_id, claimed.sealed))
-            printer = self._all.printers(self._lease.campaign_id, self._content)
-            parcel = printer.parcel(claimed.id, person, self._all.clock())
+            if bar := bars.first(self._bars, person):
+                parcel, reason = None, bar.reason
+            else:
+                printer = self._all.printers(self._lease.campaign_id, self._content)
+                parcel = printer.parcel(claimed.id, person, self._all.clock())
         except SealError:
             parcel, reason = None, "unreadable record"
         if parcel is None:
@@ -316,7 +321,7 @@ class _Run:
             self._until = until
         self._settle_at = now + min(SETTLE_SECONDS, self._all.pace.lease_seconds / 3)
         self._recheck_at = now + RECHECK_SECONDS
-        self._content = taken.content
+        self._content, self._bars = taken.content, taken.bars
         self._hand.take(taken.claimed)
         if taken.halt and not (taken.halt == "empty" and self._hand):
             self._stop(taken.halt)

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from worker.addresses import provider
+from worker.bars import first, under
 from worker.deeds import Deed
 from worker.errors import Refused
 from worker.sealing import NONCE_BYTES, Keyring, Person
+from worker.store.bars import Bars, Book
 from worker.store.people import People
 from worker.store.staging import Held, Staged, Staging
 from worker.store.suppressions import EVERYTHING, Suppressions, is_topic, list_scope
@@ -57,6 +59,7 @@ class Result:
     accepted: int = 0
     duplicates: int = 0  #: further rows of an address that the file holds already
     suppressed: int = 0  #: people who said no; left out and not told apart in any file
+    barred: Counter[str] = field(default_factory=Counter)  #: people taken whom a never-mail rule keeps out
     no_to_topics: int = 0  #: people taken who said no to some topic; campaigns about it leave them out
     rejected: Counter[str] = field(default_factory=Counter)  #: by reason
     new_people: int = 0
@@ -72,6 +75,7 @@ class Importer:
         self,
         people: People,
         suppressions: Suppressions,
+        bars: Bars,
         keyring: Keyring,
         *,
         random: Callable[[int], bytes],
@@ -80,11 +84,13 @@ class Importer:
         """Take the adapters, the keys, and what is neither pure nor ours: randomness and time."""
         self._people = people
         self._suppressions = suppressions
+        self._bars = bars
         self._keyring = keyring
         self._random = random
         self._clock = clock
         self._consents: dict[tuple[str, str, str], int] = {}
-        self._shapes: dict[tuple[frozenset[str], str, bool], int] = {}
+        self._shapes: dict[tuple[frozenset[str], str, bool, tuple[int, ...]], int] = {}
+        self._book = Book((), 0)
         self._ids: Iterator[int] = iter(())
 
     def run(
@@ -108,6 +114,8 @@ class Importer:
             Refused: rows were rejected and `accept_valid` was not given, or no row was usable.
         """
         result = Result()
+        self._book = self._bars.book()
+        self._shapes.clear()
         with self._people.begin_import() as aside:
             for chunk in _chunks(_kept(rows, rejects, result, progress)):
                 self._stage(aside, target.slug, chunk, result)
@@ -117,6 +125,7 @@ class Importer:
                 result.new_people, result.new_members = aside.finish(
                     *(target.slug, target.title, self._clock(), self._mended),
                     None if deed is None else deed(result),
+                    self._book.edition,
                 )
                 result.kept = True
         return result
@@ -142,6 +151,9 @@ class Importer:
         result.duplicates += len(earlier)
         result.accepted += len(coming) - len(earlier)
         aside.add([self._staged(key, coming[key], held.get(key)) for key in coming if key not in earlier])
+        for key in coming.keys() - earlier.keys() if self._book.bars else ():
+            if bar := first(self._book.bars, coming[key].person):
+                result.barred[bar.name] += 1
         aside.replace([self._joined(coming[key], one, held.get(key)) for key, one in earlier.items()])
 
     def _staged(self, key: bytes, one: "_Coming", held: Held | None) -> Staged:
@@ -199,11 +211,14 @@ class Importer:
 
     def _shape(self, person: Person) -> int:
         """Return the number shared by those who can be told the same things (the schema's memberships)."""
-        what = frozenset(person.fields), person.language, person.discreet
+        rules = under(self._book.bars, person)
+        what = frozenset(person.fields), person.language, person.discreet, rules
         if what not in self._shapes:
             if len(self._shapes) >= _SHAPES_KEPT:
                 self._shapes.clear()
-            self._shapes[what] = self._keyring.shape(person)
+            self._shapes[what] = self._keyring.shape(person, rules)
+            if rules:
+                self._bars.know(self._shapes[what], rules)
         return self._shapes[what]
 
     def _said_no(self, forms: Mapping[bytes, bytes], slug: str) -> tuple[set[bytes], set[bytes]]:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 from worker import addresses
 from worker.addresses import AddressError
+from worker.bars import under
 from worker.errors import Refused, WrongUse
 from worker.sealing import NONCE_BYTES, Keyring, Person, SealError
+from worker.store.bars import Bars
 from worker.store.database import Database
 from worker.store.dossiers import Dossier, Dossiers, Erased
 from worker.store.staging import Held
@@ -70,6 +72,7 @@ class Rights:
     ) -> None:
         """Take the store, the keys, and what is neither pure nor ours."""
         self._dossiers = Dossiers(database)
+        self._bars = Bars(database)
         self._keyring = keyring
         self._random = random
         self._clock = clock
@@ -97,7 +100,11 @@ class Rights:
             raise Refused("there is no record of them that could be corrected")
         wanted = correction.of(person)
         sealed = self._keyring.seal(held.id, wanted.to_bytes(), self._random(NONCE_BYTES))
-        if not self._dossiers.replace(held, sealed, self._keyring.shape(wanted), self._clock()):
+        rules = under(self._bars.book().bars, wanted)
+        shape = self._keyring.shape(wanted, rules)
+        if rules:
+            self._bars.know(shape, rules)
+        if not self._dossiers.replace(held, sealed, shape, self._clock()):
             raise Refused(
                 "the record has changed meanwhile; nothing was corrected", remedy="Look, and try again."
             )

@@ -10,7 +10,7 @@ import hmac
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -142,9 +142,14 @@ class Keyring:
         """
         return tuple(_hashed(key, address) for key in self._lookups)
 
-    def shape(self, person: "Person") -> int:
-        """Return the number shared by those who can be told the same things (the schema's memberships)."""
-        told = json.dumps([sorted(person.fields), person.language, person.discreet])
+    def shape(self, person: "Person", rules: Sequence[int] = ()) -> int:
+        """Return the number shared by those who can be told the same things (the schema's memberships).
+
+        Args:
+            person: somebody.
+            rules: ids of the never-mail rules that they are under.
+        """
+        told = json.dumps([sorted(person.fields), person.language, person.discreet, *rules])
         # Hashed like an address, for a language and the discreet mark are nobody's business: whoever has the
         # store alone sees who is alike, not in what. No address begins like this.
         key = self.address_key(Address("", f"shape {told}"))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from worker import sections
+    from worker.barring import Barring
     from worker.content.editions import Edition, Printer
     from worker.content.messages import Identity
     from worker.dispatch import Dispatcher
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from worker.rights import Rights
     from worker.routes import Routes
     from worker.sealing import Keyring
+    from worker.store.bars import Bars
     from worker.store.ledger import Ledger
     from worker.store.suppressions import Suppressions
     from worker.sweep import Sweep
@@ -145,8 +147,24 @@ class Wiring:
         from worker.imports import Importer
 
         return Importer(
-            self.people, self.suppressions, self.keyring, random=secrets.token_bytes, clock=self.clock
+            *(self.people, self.suppressions, self.bars, self.keyring),
+            random=secrets.token_bytes,
+            clock=self.clock,
         )
+
+    @cached_property
+    def bars(self) -> "Bars":
+        """The never-mail rules."""
+        from worker.store.bars import Bars
+
+        return Bars(self.database)
+
+    @cached_property
+    def barring(self) -> "Barring":
+        """What puts a never-mail rule in force."""
+        from worker.barring import Barring
+
+        return Barring(self.bars, self.keyring, self.clock)
 
     @cached_property
     def rights(self) -> "Rights":

@@ -13,9 +13,10 @@ import structlog
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from worker import broker, journal
+from worker import bars, broker, journal
 from worker.addresses import parse
 from worker.campaigns import Alarms, Campaigns
+from worker.deeds import Action, Deed
 from worker.deliveries import RetryPolicy, State
 from worker.dispatch import Dispatcher, Pace
 from worker.errors import Refused, WrongUse
@@ -27,6 +28,7 @@ from worker.replica import Replica
 from worker.routes import Route, Routes
 from worker.sealing import Keyring, Person
 from worker.store.audience import Rule
+from worker.store.bars import Bars
 from worker.store.database import Database
 from worker.store.docket import Docket
 from worker.store.ledger import Ledger, Outcome
@@ -446,6 +448,22 @@ def test_an_opt_out_in_mid_batch_is_honoured(office: Office, post: tuple[Post, i
     office.dispatcher.send(batch)
     assert last not in post[0].taken
     assert office.states()[4] == ("skipped", "suppressed")
+
+
+def test_a_never_mail_rule_holds_from_the_next_claim(office: Office, post: tuple[Post, int]) -> None:
+    """Also before anybody has been counted for it; the reason is the rule's name."""
+
+    def forbid(address: str) -> None:
+        if address.startswith("p1@"):
+            bar = bars.drafted("no-org", bars.Kind.DOMAIN, "example.org")
+            Bars(office.database).add(bar, 1.0, Deed(1.0, "op", Action.RULES_ADD))
+
+    post[0].at_rcpt = forbid
+    _, batch = office.launch(12)
+    office.dispatcher.send(batch)
+    states = office.states()
+    assert [states[number] for number in (11, 12)] == [("skipped", "rule no-org")] * 2
+    assert "p12@example.org" not in post[0].taken
 
 
 @pytest.mark.parametrize("how", ["pause", "cancel", "stop"])

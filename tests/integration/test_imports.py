@@ -14,6 +14,7 @@ from worker.errors import Refused, WrongUse
 from worker.imports import Importer, Rejects, Result, Target
 from worker.sealing import Keyring, Keys, Person
 from worker.store import keyrings
+from worker.store.bars import Bars
 from worker.store.database import Database
 from worker.store.people import People
 from worker.store.schema import consents, memberships, people
@@ -37,7 +38,12 @@ def bring(database: Database, keyring: Keyring, tmp_path: Path, clock: Callable[
 
     def run(text: str | Iterable[bytes], slug: str = "one", **options: bool) -> Result:
         importer = Importer(
-            People(database), Suppressions(database), keyring, random=secrets.token_bytes, clock=clock
+            People(database),
+            Suppressions(database),
+            Bars(database),
+            keyring,
+            random=secrets.token_bytes,
+            clock=clock,
         )
         chunks = [text.encode()] if isinstance(text, str) else text
         rows = read(chunks, defaults=Consent())
@@ -134,7 +140,12 @@ def test_a_suppression_is_found_under_an_older_hash_key(database: Database, keyr
     old = keyring.lookup_keys.by_id[1]
     rotated = Keyring(keyring.seal_keys, Keys(2, {1: old, 2: secrets.token_bytes(32)}), keyring.mark_keys)
     importer = Importer(
-        People(database), Suppressions(database), rotated, random=secrets.token_bytes, clock=lambda: 1.0
+        People(database),
+        Suppressions(database),
+        Bars(database),
+        rotated,
+        random=secrets.token_bytes,
+        clock=lambda: 1.0,
     )
     rows = read([GOOD.encode() + b"bo@example.org,Bo,consent,form,2025-01-01\n"], defaults=Consent())
     result = importer.run(rows, Target("one", "One"), Rejects(Path("unused")), lambda _rows: None)
@@ -234,7 +245,12 @@ def test_two_imports_at_once_lose_nothing_of_each_other(
 
     raced: list[bool] = []
     importer = Importer(
-        People(database), Suppressions(database), keyring, random=secrets.token_bytes, clock=other_first
+        People(database),
+        Suppressions(database),
+        Bars(database),
+        keyring,
+        random=secrets.token_bytes,
+        clock=other_first,
     )
     text = f"email,county,discreet\nanna@example.org,Kent,{'no' if first == 'yes' else 'yes'}\n"
     result = importer.run(

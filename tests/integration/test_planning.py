@@ -47,7 +47,12 @@ def planned(home: Path) -> Planned:
         wiring = Wiring(settings.load(home, {}), Bells())
         wiring.database.upgrade()
         importer = Importer(
-            wiring.people, wiring.suppressions, wiring.keyring, random=secrets.token_bytes, clock=wiring.clock
+            wiring.people,
+            wiring.suppressions,
+            wiring.bars,
+            wiring.keyring,
+            random=secrets.token_bytes,
+            clock=wiring.clock,
         )
         text = "\n".join(["email,first_name,discreet,town,basis,source,when", *rows, ""])
         importer.run(

@@ -19,6 +19,7 @@ from worker.imports import Importer, Rejects, Target
 from worker.rights import Correction, Rights
 from worker.sealing import Keyring, Person
 from worker.store.audience import Rule
+from worker.store.bars import Bars
 from worker.store.database import Database
 from worker.store.dossiers import Dossiers, blank
 from worker.store.ledger import Ledger, Outcome
@@ -63,7 +64,7 @@ class Office:
 
     def importer(self) -> Importer:
         """What brings files in."""
-        adapters = People(self.database), Suppressions(self.database), self.keyring
+        adapters = People(self.database), Suppressions(self.database), Bars(self.database), self.keyring
         return Importer(*adapters, random=secrets.token_bytes, clock=self.clock)
 
     def key(self, one: Person) -> bytes:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 READING = (
     *("doctor", "db status", "lists", "lists import", "appeals list", "appeals check", "status", "report"),
     *("verify", "unconfirmed", "suppress check", "suppress import", "send"),
-    *("inbox read", "inbox list", "audit", "people show"),
+    *("inbox read", "inbox list", "audit", "people show", "suppress rules add", "suppress rules list"),
 )
 
 

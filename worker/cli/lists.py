@@ -112,8 +112,8 @@ def import_(  # noqa: PLR0913 - each is an option of the command
     under var/rejects. Nobody is written to without a basis, a source and a date of their consent: give them
     by column or by option.
 
-    JSON: {list, rows, accepted, new_people, new_members, duplicates, suppressed, no_to_topics, rejected:
-    {reason: count}, without_consent, rejects_file, imported}.
+    JSON: {list, rows, accepted, new_people, new_members, duplicates, suppressed, no_to_topics, barred: {rule:
+    count}, rejected: {reason: count}, without_consent, rejects_file, imported}.
     """
     target = Target(_checked(slug), title or slug.replace("-", " ").capitalize(), accept_valid, dry_run)
     day_first = None if dates is None else dates is Dates.DAY_FIRST
@@ -218,6 +218,7 @@ class _Told:
             "duplicates": result.duplicates,
             "suppressed": result.suppressed,
             "no_to_topics": result.no_to_topics,
+            "barred": dict(sorted(result.barred.items())),
             "rejected": dict(sorted(self.rejected.items())),
             "without_consent": self.without_consent,
             "rejects_file": str(self.rejects_file) if self.rejects_file else None,
@@ -244,6 +245,9 @@ class _Told:
             self._conclude(self.result)
 
     def _conclude(self, result: Result) -> None:
+        for name, number in result.barred.most_common():
+            who = terminal.people(number)
+            terminal.say(f"Accepted too: {who} under the never-mail rule {name}. No campaign writes to them.")
         if result.no_to_topics:
             who = terminal.people(result.no_to_topics)
             terminal.say(f"Accepted too: {who} who said no to some topic. Appeals about it leave them out.")

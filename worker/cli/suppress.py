@@ -14,7 +14,7 @@ import typer
 
 from worker import addresses, workspace
 from worker.addresses import Address, AddressError
-from worker.cli import completion, grammar, incoming, session, suppressed, terminal
+from worker.cli import barring, completion, grammar, incoming, session, suppressed, terminal
 from worker.cli.terminal import Column, count
 from worker.content import appeals
 from worker.deeds import Action
@@ -76,6 +76,9 @@ OfList = Annotated[
         autocompletion=completion.lists,
     ),
 ]
+
+
+app.add_typer(barring.app)
 
 
 @app.callback()

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
-from worker.store.schema import memberships, people
+from worker.store.bars import barred_shapes, reasons
+from worker.store.schema import barred, memberships, people
 from worker.store.suppressions import REFUSED, sets_of_topics, suppressed
 
 #: Why somebody is left out, mildest first: among several lists the mildest reason counts.
@@ -67,11 +68,11 @@ def last_of_slice(rule: Rule, after: int, size: int) -> sa.Select[int]:
     return sa.select(sa.func.max(ids.c.person_id))
 
 
-def chosen(rule: Rule, *, after: int, upto: int) -> sa.Select[int, bytes, str, int, str]:
+def chosen(rule: Rule, *, after: int, upto: int, barring: bool) -> sa.Select[int, bytes, str, int, str]:
     """Return the statement: person_id, address_key, provider, list_id, reason ("" = may be written to).
 
     One row for each person with an id in that range, in the order of their ids, considered once however many
-    lists they are on. The rule's limit is the caller's to apply.
+    lists they are on. The rule's limit is the caller's to apply; `barring`: there are never-mail rules.
     """
     ranked = (
         sa.select(
@@ -80,6 +81,7 @@ def chosen(rule: Rule, *, after: int, upto: int) -> sa.Select[int, bytes, str, i
             people.c.provider,
             memberships.c.list_id,
             _rank(rule).label("rank"),
+            memberships.c.shape,
         )
         .join(people, people.c.id == memberships.c.person_id)
         .where(
@@ -93,12 +95,23 @@ def chosen(rule: Rule, *, after: int, upto: int) -> sa.Select[int, bytes, str, i
     rank, list_id = ranked.c.rank, ranked.c.list_id
     may = sa.func.min(sa.case((rank == 0, list_id)))
     who = ranked.c.person_id, ranked.c.address_key, ranked.c.provider
+    reason = _reason(sa.func.min(rank))
+    source: sa.FromClause = ranked
+    if barring:  # a person has one shape on all their lists
+        bars = barred_shapes()
+        source = ranked.outerjoin(bars, bars.c.shape == ranked.c.shape)
+        only_barred = (
+            sa.func.min(rank) != _REASONS.index("suppressed"),
+            sa.func.min(bars.c.reason).is_not(None),
+        )
+        reason = sa.case((sa.and_(*only_barred), sa.func.min(bars.c.reason)), else_=reason)
     return (
         sa.select(
             *who,
             sa.func.coalesce(may, sa.func.min(list_id)).label("list_id"),
-            _reason(sa.func.min(rank)).label("reason"),
+            reason.label("reason"),
         )
+        .select_from(source)
         .group_by(*who)
         .order_by(ranked.c.person_id)
     )
@@ -109,18 +122,25 @@ def kinds(connection: sa.Connection, rule: Rule) -> Sequence[Kind]:
 
     A million people on one list take a tenth of a second: their index of kinds is all that is read.
     """
-    ranks = _ranks(rule, sets_of_topics(connection))
+    ranks, bars = _ranks(rule, sets_of_topics(connection)), reasons(connection)
     upto = None if rule.limit is None else connection.execute(_bound(rule, ranks[0])).scalar_one_or_none()
     within = sa.true() if upto is None else memberships.c.person_id <= upto
-    counts: Counter[tuple[int, int]] = Counter()
+    counts: Counter[tuple[int, str]] = Counter()
     examples: dict[int, int] = {}
     for rank, firsts in _firsts(connection, rule, ranks):
         query = sa.select(memberships.c.shape, sa.func.count(), sa.func.min(memberships.c.person_id))
         query = query.where(firsts, within).group_by(memberships.c.shape)
         for shape, count, example in connection.execute(query):
-            counts[shape, rank] += count
+            counts[shape, _barred(bars.get(shape, ""), _REASONS[rank])] += count
             examples[shape] = example
-    return [Kind(shape, _REASONS[rank], count, examples[shape]) for (shape, rank), count in counts.items()]
+    if rule.limit is not None:
+        counts = Counter({(shape, reason): count for (shape, reason), count in counts.items() if not reason})
+    return [Kind(shape, reason, count, examples[shape]) for (shape, reason), count in counts.items()]
+
+
+def _barred(bar: str, reason: str) -> str:
+    """Return why somebody of a shape is left out: a rule weighs more than consent, and less than a "no"."""
+    return bar if bar and reason != "suppressed" else reason
 
 
 def _firsts(
@@ -176,6 +196,7 @@ def _bound(rule: Rule, ranked: _Ranked) -> sa.Select[int]:
     """Return the statement: the id of the last person within the limit; null when there are fewer."""
     may = ranked(memberships)
     ids = sa.select(memberships.c.person_id).where(memberships.c.list_id.in_(rule.lists), *may)
+    ids = ids.where(memberships.c.shape.not_in(sa.select(barred.c.shape)))
     ids = ids if len(rule.lists) == 1 else ids.distinct()
     return ids.order_by(memberships.c.person_id).limit(1).offset((rule.limit or 1) - 1)
 

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from worker.bars import Bar
 from worker.deliveries import State
 from worker.store.audience import Rule
+from worker.store.bars import standing
 from worker.store.database import Database
 from worker.store.schema import batches, campaigns, deliveries, delivery_is_open, leases, people
 from worker.store.suppressions import suppressed
@@ -71,6 +73,7 @@ class Taken:
     until: float = 0.0  #: the renewed end of the lease
     more: bool = False  #: whether more of the batch is due than we took
     content: str = ""  #: digest of the edition that these are to get
+    bars: tuple[Bar, ...] = ()  #: never-mail rules in force, which who opens the records asks
 
 
 class Ledger:
@@ -132,7 +135,8 @@ class Ledger:
                 _close_waiting(connection, lease.batch_id, State.EXPIRED, "deadline", now)
             topics = Rule.from_json(campaign.rule).topics
             claimed, more = _claim(connection, lease, topics, limit, now) if limit else ([], True)
-        return Taken(claimed, "" if claimed or more else "empty", until, more, campaign.content)
+            bars = standing(connection)
+        return Taken(claimed, "" if claimed or more else "empty", until, more, campaign.content, bars)
 
     def recheck(self, lease: Lease, now: float) -> tuple[str, set[int]]:
         """Return (why to stop, or ""; the deliveries in hand whose person has said no). Reads only.

@@ -16,6 +16,7 @@ from worker.deliveries import State
 from worker.errors import Refused
 from worker.store.audience import Kind, Rule, chosen, kinds, last_of_slice
 from worker.store.audit import append
+from worker.store.bars import standing
 from worker.store.counters import allocate
 from worker.store.database import Database
 from worker.store.schema import batch_is_open, batches, campaigns, deliveries, people
@@ -261,7 +262,7 @@ class Plans:
             ).one()
             if launch.launched_at is not None or launch.state != "running":
                 return []
-            rule, made = campaign.rule, _Made()
+            rule, made, barring = campaign.rule, _Made(), bool(standing(connection))
             cursor: int = launch.launch_cursor
             room = None if rule.limit is None else rule.limit - launch.written
             first = _newest(connection) + 1 if launch.first_delivery is None else launch.first_delivery
@@ -270,7 +271,7 @@ class Plans:
                 if last is None or room == 0:
                     connection.execute(_change(campaign.id, launched_at=now, audience=launch.written))
                     return []
-                here = _reachable(chosen(rule, after=cursor, upto=last), room)
+                here = _reachable(chosen(rule, after=cursor, upto=last, barring=barring), room)
                 made = _write_slice(connection, campaign.id, here, size, self._batch_size, now)
                 cursor = last
             span = {"first_delivery": first, "last_delivery": _newest(connection)}

@@ -96,7 +96,8 @@ memberships = Table(
     Column("consented", Integer, nullable=False),
     Column("refused", Integer, nullable=False, server_default="0"),
     # People who can be told the same things have the same number here: a keyed hash of which fields they
-    # have, their language and their form. Whoever changes a person's record sets it anew on all their lists.
+    # have, their language, their form, and the never-mail rules they are under (barred). Whoever changes a
+    # person's record sets it anew on all their lists.
     Column("shape", Id, nullable=False, server_default="0"),
     Column("joined_at", Double, nullable=False),
     # In this order, so that a launch walks one list by person without sorting.
@@ -154,6 +155,28 @@ topic_sets = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     # Slugs in order, one space between.
     Column("topics", Text, nullable=False),
+)
+
+#: Never-mail rules (worker.bars).
+rules = Table(
+    "rules",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", String(32), nullable=False, unique=True),
+    Column("kind", String(16), nullable=False),
+    Column("pattern", Text, nullable=False),
+    # Whether everybody has been looked at for it; until then no campaign is planned.
+    Column("counted", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+#: Shapes of memberships whose people are under a rule.
+barred = Table(
+    "barred",
+    metadata,
+    Column("shape", Id, nullable=False),
+    Column("rule_id", ForeignKey("rules.id"), nullable=False),
+    PrimaryKeyConstraint("shape", "rule_id"),
 )
 
 #: Addresses whose suppressions have changed since their memberships were last looked at.

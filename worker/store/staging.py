@@ -20,6 +20,7 @@ from sqlalchemy.schema import CreateTable
 
 from worker.deeds import Deed
 from worker.store.audit import append
+from worker.store.bars import require_same
 from worker.store.database import Database, insert_new, translated
 from worker.store.schema import (
     consents,
@@ -136,12 +137,19 @@ class Staging:
         self.add(rows)
 
     def finish(
-        self, slug: str, title: str, now: float, mend: Mend = first_come, deed: Deed | None = None
+        self,
+        slug: str,
+        title: str,
+        now: float,
+        mend: Mend = first_come,
+        deed: Deed | None = None,
+        edition: int | None = None,
     ) -> tuple[int, int]:
         """Make everyone staged a member of a list (made if new), in one transaction; then close.
 
         `mend` is asked about each person whose record is not the one that theirs was merged with, because
-        another import was there first.
+        another import was there first. Refused where the never-mail rules are no more those of
+        `edition`.
 
         Returns:
             How many people are new to us, and how many members new to the list.
@@ -150,6 +158,8 @@ class Staging:
         with self._transaction() as connection:
             # One import at a time gets further, so that nobody's record changes between look and write.
             only_writer(connection, wait=True)
+            if edition is not None:
+                require_same(connection, edition)
             list_id = _list(connection, slug, title, now)
             _mend(connection, mend)
             _leave_out(connection)

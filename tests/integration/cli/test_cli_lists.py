@@ -20,6 +20,7 @@ HEADER = "email,name,basis,source,when\n"
 ANNA = "anna@example.org,Anna,consent,form,2025-01-01\n"
 KEYS = {
     *("list", "rows", "accepted", "new_people", "new_members", "duplicates", "suppressed", "rejected"),
+    *("no_to_topics", "barred"),
     *("without_consent", "rejects_file", "imported"),
 }
 
