@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from worker.postroom import PostRoom
     from worker.preferences import Preferences
     from worker.rights import Rights
+    from worker.rotation import Rotation
     from worker.routes import Routes
     from worker.sealing import Keyring
     from worker.store.bars import Bars
@@ -88,12 +89,15 @@ class Wiring:
     @cached_property
     def keyring(self) -> "Keyring":
         """The keys; WrongUse when the secret file is missing, open to others, wrong or another store's."""
-        from worker.sealing import Keyring
         from worker.store import keyrings
 
-        found = Keyring.load(self.settings.secret_text().get_secret_value())
-        keyrings.require(self.database, found.fingerprints())
-        return found
+        return keyrings.require(self.database, self.ring())
+
+    def ring(self) -> "Keyring":
+        """Return what the secret file holds at this moment, whatever a store says of it."""
+        from worker.sealing import Keyring
+
+        return Keyring.load(self.settings.secret_text().get_secret_value(), again=self.ring)
 
     @cached_property
     def people(self) -> People:
@@ -151,6 +155,14 @@ class Wiring:
             random=secrets.token_bytes,
             clock=self.clock,
         )
+
+    def rotation(self, ring: "Keyring") -> "Rotation":
+        """Make what changes to the keys that a ring has in use."""
+        from worker.rotation import Rotation
+        from worker.store.records import Records
+
+        records = Records(self.database)
+        return Rotation(records, ring, random=secrets.token_bytes, clock=self.clock, rest=time.sleep)
 
     @cached_property
     def bars(self) -> "Bars":

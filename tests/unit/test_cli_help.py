@@ -18,6 +18,7 @@ READING = (
     *("doctor", "db status", "lists", "lists import", "appeals list", "appeals check", "status", "report"),
     *("verify", "unconfirmed", "suppress check", "suppress import", "send"),
     *("inbox read", "inbox list", "audit", "people show", "suppress rules add", "suppress rules list"),
+    *("keys check", "keys rotate"),
 )
 
 

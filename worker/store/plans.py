@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from worker.deeds import Deed
 from worker.deliveries import State
 from worker.errors import Refused
+from worker.store import keyrings
 from worker.store.audience import Kind, Rule, chosen, kinds, last_of_slice
 from worker.store.audit import append
 from worker.store.bars import standing
@@ -249,6 +250,7 @@ class Plans:
 
     def _slice(self, campaign: Campaign, size: int, now: float) -> Sequence[int]:
         with self._database.write() as connection:
+            keyrings.hold(connection, alone=False)  # whom it writes down, it writes down as they are held
             launch = connection.execute(
                 sa.select(
                     campaigns.c.launched_at,

@@ -68,6 +68,8 @@ def upgrade() -> None:
         "keyrings",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("fingerprint", sa.LargeBinary(length=16), nullable=False),
+        sa.Column("seal", sa.Integer(), nullable=False),
+        sa.Column("lookup", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_keyrings")),
     )
     op.create_table(
