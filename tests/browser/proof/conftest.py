@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from worker import capture, gallery, pages, workspace
-from worker.cli import main
+from worker.cli import main, session
+from worker.readers import Trial
+from worker.wiring import Wiring
 
 #: What a workspace must have set before it may send both forms.
 _OURS = {
@@ -80,6 +82,17 @@ def mails(made: Path) -> Mapping[str, bytes]:
     found = {file.stem: file.read_bytes() for file in sorted(made.glob("*.eml"))}
     assert len(found) >= 4
     return found
+
+
+@pytest.fixture(scope="session")
+def hard_mails(office: Path) -> Mapping[str, bytes]:
+    """Mails to a reader whose name has everything that a header must encode, fold or quote."""
+    with contextlib.chdir(office):
+        found = session.settings_found()
+        trial = Trial(Wiring(found, session.Bell(found)).edition(workspace.appeal_slugs(found)[0]))
+        name = 'Žofia "Ž." Nováková-李小龍 (عائشة), ' + "Ἀσπασία " * 20 + "🕯"
+        fields = {**dict.fromkeys(trial.fields, name), "name": name}
+        return {f"hard.{form}": bytes(trial.parcel(form, fields).data) for form in trial.forms()}
 
 
 @pytest.fixture(scope="session")
