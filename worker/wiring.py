@@ -12,7 +12,7 @@ import random
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from worker.store.suppressions import Suppressions
     from worker.sweep import Sweep
     from worker.throttle import Throttle
+    from worker.visits import Line, Visits
 
 #: What is imported late, and heavy.
 _LATE = (
@@ -213,6 +214,25 @@ class Wiring:
         )
 
     @cached_property
+    def visits(self) -> "Visits":
+        """Links that are counted."""
+        from worker.store.visits import Visits as Store
+        from worker.visits import Visits
+
+        return Visits(self.keyring.marks(), self.plans.frozen, Store(self.database), self.clock)
+
+    def followed(self, campaign_id: int) -> "Sequence[Line]":
+        """How often each link of a campaign was followed, where that was counted."""
+        from worker.store.visits import Visits as Store
+
+        counts = Store(self.database).of(campaign_id)
+        if not counts:
+            return ()
+        from worker.visits import followed  # what reads an edition takes long to load
+
+        return followed(counts, campaign_id, self.plans.frozen(campaign_id))
+
+    @cached_property
     def postroom(self) -> "PostRoom":
         """What acts on the mail that comes back."""
         from worker.campaigns import Alarms
@@ -335,7 +355,7 @@ class Wiring:
 
     def web(self) -> "ASGIApp":
         """Make the opt-out pages' app."""
-        from worker import broker
+        from worker import broker, onward
         from worker.turnstile import Turnstile
         from worker.web import Staff, create_app
 
@@ -345,6 +365,7 @@ class Wiring:
         return create_app(
             Staff(self.opt_outs, self.preferences, Turnstile(connect, self.keyring.network_key)),
             self._spoken("web"),
+            further=[onward.route(self.visits)],
             languages=self.settings.organisation.languages.split(),
             https=self.settings.web.base_url.startswith("https:"),
             exit_url=self.settings.web.exit_url or "",
@@ -406,7 +427,7 @@ class Wiring:
         key = campaign_id, content
         if key not in self._printers:
             edition = Edition.from_json(self.plans.edition(campaign_id, content))
-            self._printers[key] = Printer(edition, self.keyring.marks(), f"c{campaign_id}")
+            self._printers[key] = Printer(edition, self.keyring.marks(), campaign_id)
             if len(self._printers) > _PRINTERS:
                 self._printers.popitem(last=False)
         return self._printers[key]

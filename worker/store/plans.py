@@ -153,10 +153,17 @@ class Plans:
         return edition
 
     def frozen(self, campaign_id: int) -> str:
-        """Return a campaign's edition as it is stored, to be shown; never to be sent (see edition)."""
+        """Return a campaign's edition as it is stored, to be shown; never to be sent (see edition).
+
+        Raises:
+            Refused: there is no such campaign.
+        """
         with self._database.read() as connection:
             query = sa.select(campaigns.c.edition).where(campaigns.c.id == campaign_id)
-            return str(connection.execute(query).scalar_one())
+            found = connection.execute(query).scalar_one_or_none()
+        if found is None:
+            raise Refused("there is no such campaign")
+        return str(found)
 
     def move(
         self,

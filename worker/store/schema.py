@@ -304,6 +304,19 @@ facts = Table(
     PrimaryKeyConstraint("delivery_id", "kind"),
 )
 
+#: How often each link of a campaign was followed, where the appeal wants that counted.
+visits = Table(
+    "visits",
+    metadata,
+    Column("campaign_id", ForeignKey("campaigns.id"), nullable=False),
+    # The mail's language and form: "en", "en discreet".
+    Column("variant", String(48), nullable=False),
+    # Its number in the mail (content.ways).
+    Column("link", Integer, nullable=False),
+    Column("count", Integer, nullable=False),
+    PrimaryKeyConstraint("campaign_id", "variant", "link"),
+)
+
 #: Which key ring this store belongs to (a keyed mark of the look-up key in use, not a key), and which of its
 #: keys are in use. One row: so every machine that shares the store changes over at the same moment.
 keyrings = Table(

@@ -266,6 +266,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("delivery_id", "kind", name=op.f("pk_facts")),
     )
     op.create_table(
+        "visits",
+        sa.Column("campaign_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("variant", sa.String(length=48), nullable=False),
+        sa.Column("link", sa.Integer(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["campaign_id"], ["campaigns.id"], name=op.f("fk_visits_campaign_id")),
+        sa.PrimaryKeyConstraint("campaign_id", "variant", "link", name=op.f("pk_visits")),
+    )
+    op.create_table(
         "audit",
         sa.Column(
             "id",
