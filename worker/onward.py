@@ -1,7 +1,7 @@
 """The route of counted links: one that leads on to where the campaign's content leads.
 
-Owns the form of the answer. Refuses: cookies, a Referer (the headers of all pages see to that), and to count who
-only asks where a link leads (HEAD).
+Owns the form of the answer. Refuses: cookies, a Referer (the headers of all pages see to that), and to count
+whoever only asks where a link leads (HEAD).
 """
 
 from http import HTTPStatus

@@ -1,5 +1,6 @@
 """Counted links lead where the approved content does, and are counted by campaign, variant and link alone."""
 
+import asyncio
 import re
 from collections import Counter
 from dataclasses import replace
@@ -7,9 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 import sqlalchemy as sa
+from starlette.applications import Starlette
 
+from worker import onward
 from worker.addresses import parse
 from worker.content.editions import Edition, Form, Printer, Visit
 from worker.content.messages import Identity
@@ -166,6 +170,26 @@ def test_nothing_leads_to_where_no_approved_content_does(site: Any) -> None:
     ]
     assert [site.visits.follow(text) for text in texts] == [None] * len(texts)
     assert site.visits.follow(MARKS.mark(Purpose.VISIT, right.packed())) is not None
+
+
+def test_the_page_leads_on_and_keeps_nothing(site: Any) -> None:
+    """GET leads on for this once and counts, HEAD only leads, POST neither; what is not ours is not found."""
+    app = Starlette(routes=[onward.route(site.visits)])
+    mark = min(counted(mail(site.id)))
+
+    async def asked(method: str, token: str) -> httpx.Response:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://x.example.org"
+        ) as client:
+            return await client.request(method, f"/v/{token}")
+
+    answers = [asyncio.run(asked(method, mark)) for method in ("GET", "HEAD", "POST")]
+    assert [one.status_code for one in answers] == [302, 302, 405]
+    assert answers[0].headers["location"] == site.visits.target(mark)
+    assert "set-cookie" not in answers[0].headers
+    assert asyncio.run(asked("GET", mark[::-1])).status_code == 404
+    site.visits.write()
+    assert sum(site.store.of(site.id).values()) == 1
 
 
 def test_without_a_database_readers_are_led_on_and_no_count_is_lost(site: Any) -> None:
