@@ -40,12 +40,11 @@ class Action(StrEnum):
     RULES_REMOVE = "suppress rules remove"
     INBOX_READ = "inbox read"
     INBOX_OPT_OUT = "inbox opt-out"
+    APPEALS_PREVIEW = "appeals preview"
     PEOPLE_SHOW = "people show"
     PEOPLE_EXPORT = "people export"
     PEOPLE_CORRECT = "people correct"
     PEOPLE_FORGET = "people forget"
-    KEYS_NEW = "keys new"
-    KEYS_ROTATE = "keys rotate"
     UPGRADE = "db upgrade"
 
 

@@ -4,17 +4,19 @@ Pure: bytes in, page out. Everything in a mail is hostile here: it is shown esca
 without scripts, and the page's own policy lets nothing be fetched from anywhere.
 """
 
+import base64
 import email
 import email.errors
 import email.header
 import email.message
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from jinja2 import Environment, StrictUndefined
 
 #: Bytes in a kilobyte, as mail sizes are told.
 _KB = 1024
+_PICTURES = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,8 @@ class Captured:
 
 
 @dataclass(frozen=True, slots=True)
-class _Card:
-    """What the page shows of one mail."""
+class Card:
+    """What a page shows of one mail."""
 
     #: Its place in the list, from 1.
     number: int
@@ -45,6 +47,8 @@ class _Card:
     html: str
     #: The text part; "" for none.
     text: str
+    #: The pictures within, as data URLs by Content-ID.
+    embedded: Mapping[str, str]
 
     def header(self, name: str) -> str:
         """Give a field's first value, or ""."""
@@ -53,13 +57,17 @@ class _Card:
     @property
     def size(self) -> str:
         """Tell the mail's size as people say it."""
-        octets = len(self.captured.data)
-        return f"{octets / _KB:.1f} KB" if octets >= _KB else f"{octets} bytes"
+        return told(len(self.captured.data))
 
     @property
     def source(self) -> str:
         """Give the bytes as text, with whatever is no ASCII shown as its code."""
         return self.captured.data.decode("ascii", "backslashreplace").replace("\r\n", "\n")
+
+
+def told(octets: int) -> str:
+    """Return a size as people say it."""
+    return f"{octets / _KB:.1f} KB" if octets >= _KB else f"{octets} bytes"
 
 
 def page(mails: Iterable[Captured], template: str, *, left_out: int = 0) -> str:
@@ -73,16 +81,27 @@ def page(mails: Iterable[Captured], template: str, *, left_out: int = 0) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    cards = [_card(number, captured) for number, captured in enumerate(mails, 1)]
+    cards = [card(number, captured) for number, captured in enumerate(mails, 1)]
     return environment.from_string(template).render(cards=cards, left_out=left_out)
 
 
-def _card(number: int, captured: Captured) -> _Card:
+def card(number: int, captured: Captured) -> Card:
+    """Take a mail apart; whatever is broken in it is shown as far as it can be."""
     message = email.message_from_bytes(captured.data)
     # The raw items: a Message decodes 8-bit ones into objects of its own.
     headers = tuple((name, _decoded(str(value))) for name, value in message.raw_items())
     parts = [part for part in message.walk() if not part.is_multipart()]
-    return _Card(number, captured, headers, _part(parts, "text/html"), _part(parts, "text/plain"))
+    bodies = _part(parts, "text/html"), _part(parts, "text/plain")
+    return Card(number, captured, headers, *bodies, dict(_embedded(parts)))
+
+
+def _embedded(parts: Iterable[email.message.Message]) -> Iterator[tuple[str, str]]:
+    for part in parts:
+        name, kind = str(part.get("Content-ID", "")).strip(" <>"), part.get_content_type()
+        payload = part.get_payload(decode=True)
+        # A data URL of another kind than a picture could be a page.
+        if name and kind in _PICTURES and isinstance(payload, bytes):
+            yield name, f"data:{kind};base64,{base64.b64encode(payload).decode()}"
 
 
 def _decoded(value: str) -> str:

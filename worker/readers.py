@@ -1,7 +1,8 @@
 """The invented reader: an appeal is checked, previewed and tried on them, so that nobody real is used for it.
 
-Owns what such a reader is called and how an appeal is tried in every language and form. Refuses: real
-people's fields; and links that work, unless they are asked for: their marks are under a key thrown away.
+Owns what such a reader is called and how an appeal is tried in every language and form. Refuses: to choose a
+real person (a preview may hand one in); and links that work, unless they are asked for: their marks are under
+a key thrown away.
 """
 
 import secrets
@@ -25,6 +26,8 @@ from worker.tokens import Marks
 
 _ADDRESS = addresses.parse("sam@example.org")
 _NAMES = {"name": "Sam Example", "first_name": "Sam", "last_name": "Example"}
+_NO_NAMES = "discreet mail has no names to leave under"
+_NAME_THEM = "Set the [discreet] table in tocsin.toml."
 #: Stands for the opt-out link where only the text is looked at.
 _LINK = "https://example.org/o/preview"
 
@@ -52,7 +55,7 @@ class Trial:
         """
         self.edition = edition
         self.appeal: Appeal = parse(edition.slug, edition.appeal, edition.organisation.languages.split())
-        self._printer = Printer(edition, marks or Keyring.generate(secrets.token_bytes).marks())
+        self._printer = Printer(edition, marks or Keyring.generate(secrets.token_bytes).marks(), "c0")
 
     @cached_property
     def fields(self) -> frozenset[str]:
@@ -71,10 +74,7 @@ class Trial:
             has = ", ".join(sorted(self.appeal.languages))
             raise Refused(f"{self.edition.slug} is not written in {language}", remedy=f"It is in: {has}.")
         if discreet and self.edition.discreet is None:
-            raise Refused(
-                "discreet mail has no names to leave under",
-                remedy="Set the [discreet] table in tocsin.toml.",
-            )
+            raise Refused(_NO_NAMES, remedy=_NAME_THEM)
         return Form(language or self.appeal.default_language, discreet)
 
     def reader(self, form: Form, fields: Mapping[str, str] | None = None, to: Address = _ADDRESS) -> Person:
@@ -85,14 +85,26 @@ class Trial:
 
     def parcel(self, form: Form, fields: Mapping[str, str] | None = None, to: Address = _ADDRESS) -> Parcel:
         """Make the whole mail of a form, from the appeal to the bytes on the wire."""
-        parcel = self._printer.parcel(TEST, self.reader(form, fields, to), time.time())
-        if parcel is None:
-            raise Refused("discreet mail has no names to leave under")
-        return parcel
+        return self.mail(self.reader(form, fields, to))
 
     def shown(self, form: Form, fields: Mapping[str, str] | None = None) -> PlainContent:
         """Return what a reader of a form would read, not encoded."""
-        return self._printer.shown(self.reader(form, fields), _LINK)
+        return self.face(self.reader(form, fields))
+
+    def mail(self, person: Person) -> Parcel:
+        """Make the whole mail of somebody, real or invented; Refused where there is no form for them."""
+        parcel = self._printer.parcel(TEST, person, time.time())
+        if parcel is None:
+            raise Refused(_NO_NAMES, remedy=_NAME_THEM)
+        return parcel
+
+    def face(self, person: Person) -> PlainContent:
+        """Return what somebody would read, not encoded."""
+        return self._printer.shown(person, _LINK)
+
+    def form_for(self, person: Person) -> Form:
+        """Return which mail somebody would get."""
+        return Form(self.appeal.language_for(person.language), person.discreet)
 
     def needed(self, form: Form | None = None) -> frozenset[str]:
         """Return the fields that a form, or any form, asks for without a fallback."""

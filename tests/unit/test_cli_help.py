@@ -15,10 +15,19 @@ from worker.cli import index
 ROOT = Path(__file__).parents[2]
 #: Commands that tell something, and so have --json.
 READING = (
-    *("doctor", "db status", "lists", "lists import", "appeals list", "appeals check", "status", "report"),
+    *(
+        "doctor",
+        "db status",
+        "lists",
+        "lists import",
+        "appeals list",
+        "appeals check",
+        "appeals preview",
+        "status",
+        "report",
+    ),
     *("verify", "unconfirmed", "suppress check", "suppress import", "send"),
     *("inbox read", "inbox list", "audit", "people show", "suppress rules add", "suppress rules list"),
-    *("keys check", "keys rotate"),
 )
 
 

@@ -1,6 +1,6 @@
 """`appeals`: what a campaign says, listed, checked, written out and looked at, before anybody gets it.
 
-Refuses: real people; every mail here is made for an invented reader (`readers`).
+Refuses: real people, but where a preview is asked for as one of them (`previewing`).
 """
 
 import email
@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from worker import gallery, workspace
-from worker.cli import checking, grammar, session, terminal
+from worker import workspace
+from worker.cli import checking, grammar, previewing, session, terminal
 from worker.content import appeals as contents
 from worker.content import articles, drafts
 from worker.content.appeals import AppealErrors
@@ -176,25 +176,7 @@ def render(
         terminal.say(str(file))
 
 
-@grammar.command(app, "preview", "tocsin appeals preview chechnya-report")
-def preview(*, slug: grammar.Appeal) -> None:
-    """Write one page that shows every mail of an appeal, on a phone and a desktop.
-
-    With text and headers. The page fetches nothing and runs nothing; open it in any browser.
-    """
-    found = session.settings_found()
-    trial = Trial(_edition(slug))
-    mails = []
-    for form in trial.forms():
-        parcel = trial.parcel(form)
-        mails.append(gallery.Captured(str(form), parcel.sender, (parcel.recipient,), parcel.data))
-    template = workspace.read_folder(found.templates, "preview")["index.html"]
-    page = found.state / "preview" / f"{slug}.html"
-    page.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    page.write_text(gallery.page(mails, template), encoding="utf-8")
-    terminal.say(f"Open {checking.shown(page)}")
-    if trial.edition.discreet is None:
-        terminal.warn("The discreet form is not shown: there is no [discreet] table in tocsin.toml.")
+previewing.declare(app)
 
 
 def _edition(slug: str) -> Edition:

@@ -75,7 +75,7 @@ def check(
     line}]}.
     """
     found = session.settings_found()
-    result = _checked(found, slug, lists or [], online=online)
+    result = examined(found, slug, lists or [], online=online)
     if as_json:
         terminal.show_json(_facts(slug, result))
     else:
@@ -84,7 +84,7 @@ def check(
 
 
 @dataclass(frozen=True, slots=True)
-class _Result:
+class Result:
     """What a check came to."""
 
     #: None: the appeal could not be read
@@ -93,20 +93,32 @@ class _Result:
     findings: Sequence[Finding]
 
 
-def _checked(found: Settings, slug: str, lists: Sequence[str], *, online: bool) -> _Result:
+def examined(
+    found: Settings, slug: str, lists: Sequence[str] = (), *, online: bool = False, outside: bool = True
+) -> Result:
+    """Make every mail of an appeal and find what is wrong; an appeal that cannot be read is a finding.
+
+    Args:
+        found: where the appeal is.
+        slug: its name.
+        lists: whose people are counted who lack a field.
+        online: whether links are opened and the DNS is asked.
+        outside: whether an installed spam filter is asked.
+    """
     folder = found.templates / "appeals" / slug
     try:
         edition = Wiring(found, session.Bell(found)).edition(slug)
         trial = Trial(edition)
         findings = [*preflight.examine(trial)]
     except AppealErrors as error:
-        return _Result(
+        return Result(
             None,
             [replace(one, part=f"{shown(folder / one.part)}") for one in preflight.unreadable(error)],
         )
     except WrongUse as error:
-        return _Result(None, [SOURCE.found(str(error), "templates/look")])
-    findings += _outside(trial, online=online)
+        return Result(None, [SOURCE.found(str(error), "templates/look")])
+    if outside:
+        findings += _outside(trial, online=online)
     if lists:
         with session.opened() as tocsin:
             lacking = tocsin.planner.lacking(slug, lists)
@@ -114,7 +126,7 @@ def _checked(found: Settings, slug: str, lists: Sequence[str], *, online: bool) 
             preflight.LACKING.found(f"{terminal.people(count)} on {', '.join(lists)} lack {field}", "lists")
             for field, count in lacking.items()
         ]
-    return _Result(trial, merged(findings))
+    return Result(trial, merged(findings))
 
 
 def _outside(trial: Trial, *, online: bool) -> Sequence[Finding]:
@@ -134,7 +146,7 @@ def _outside(trial: Trial, *, online: bool) -> Sequence[Finding]:
     return found
 
 
-def _facts(slug: str, result: _Result) -> Mapping[str, object]:
+def _facts(slug: str, result: Result) -> Mapping[str, object]:
     trial = result.trial
     return {
         "appeal": slug,
@@ -160,7 +172,7 @@ def fact(one: Finding) -> Mapping[str, object]:
     }
 
 
-def _show(slug: str, result: _Result) -> None:
+def _show(slug: str, result: Result) -> None:
     for one in result.findings:
         if one.rule is SOURCE:
             terminal.say(f"{one.where}: {one.what}", terminal.BAD)

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 from worker.cli import terminal
-from worker.errors import WrongUse
+from worker.errors import Refused, WrongUse
 
 #: Standard input, as it is named on a command line.
 STANDARD_INPUT = "-"
@@ -49,6 +49,17 @@ def opened(name: str) -> Iterator[tuple[BinaryIO, int | None]]:
         ) from error
     with stream:
         yield stream, path.stat().st_size if path.is_file() else None
+
+
+def word(given: str) -> str:
+    """Return what was given, or for `-` the first line of standard input that is not empty."""
+    if given != STANDARD_INPUT:
+        return given
+    with opened(given) as (stream, _):
+        for line in stream:
+            if text := line.decode("utf-8-sig", "replace").strip():
+                return text
+    raise Refused("there was nothing to read")
 
 
 class Digest:

@@ -12,7 +12,7 @@ import typer
 from worker.cli import dossiers, grammar, incoming, session, suppressed, terminal
 from worker.cli.terminal import Column, count
 from worker.deeds import Action
-from worker.errors import Refused, WrongUse
+from worker.errors import WrongUse
 from worker.rights import Correction, Subject, check_field
 from worker.store.dossiers import Erased
 from worker.tables import readings
@@ -207,14 +207,4 @@ def _tell(done: Erased, title: str) -> None:
 
 
 def _found(tocsin: Wiring, who: str) -> Subject:
-    return tocsin.rights.find(_read(who))
-
-
-def _read(who: str) -> str:
-    if who != incoming.STANDARD_INPUT:
-        return who
-    with incoming.opened(who) as (stream, _):
-        for line in stream:
-            if text := line.decode("utf-8-sig", "replace").strip():
-                return text
-    raise Refused("there was nothing to read")
+    return tocsin.rights.find(incoming.word(who))

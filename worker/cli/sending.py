@@ -76,14 +76,24 @@ def send(  # noqa: PLR0913 - each is an option of the command
 
     JSON: {appeal, subjects: {LANGUAGE: text}, topics, lists, recipients, left_out: {reason: count}, start_at,
     time_zone, not_after, findings, waived, digest, campaign (null in a dry run)}; with --wait also {holds}.
+    With --test-to: {appeal, form, language, discreet, findings, waived, taken}.
     """
     if test_to:
-        return trying.send(appeal, test_to, language=language, discreet=discreet)
+        _try(trying.Manner(appeal, test_to, language, discreet, waive or ()), as_json=as_json)
+        return 0
     if not lists:
         raise WrongUse("say whom to write to", remedy="Give --list SLUG; see `tocsin lists`.")
     order = Order(appeal, lists, at or None, tz, not_after or None, limit, waive or ())
     with session.opened() as tocsin:
         return _send(tocsin, order, _Manner(dry_run=dry_run, yes=yes, wait=wait, as_json=as_json))
+
+
+def _try(manner: trying.Manner, *, as_json: bool) -> None:
+    told = trying.send(manner)
+    if as_json:
+        terminal.show_json(told)
+    else:
+        terminal.say(f"The relay took one test mail ({told['form']}). Nothing was recorded.")
 
 
 @dataclass(frozen=True, slots=True)

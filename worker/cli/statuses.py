@@ -47,9 +47,9 @@ def status(
     """Show how campaigns stand.
 
     JSON: an array (with CAMPAIGN, one object) of {campaign, appeal, lists, state, notice, created_at,
-    created_by, approved_by, start_at, time_zone, not_after, launched_at, finished_at, audience, digest, open,
-    counts: {STATE: count}, slowed: [{kind, name, rests, pace, why}]}. Times are UTC; a relay or provider in
-    slowed rests for so many seconds, then goes at pace mails a second, which grows.
+    created_by, approved_by, start_at, time_zone, not_after, launched_at, finished_at, audience, digest,
+    waived, open, counts: {STATE: count}, slowed: [{kind, name, rests, pace, why}]}. Times are UTC; a relay
+    or provider in slowed rests for so many seconds, then goes at pace mails a second, which grows.
     """
     with session.opened() as tocsin:
         if name and watch and not as_json:
@@ -89,10 +89,17 @@ def facts(tocsin: Wiring, proof: Proof) -> Mapping[str, object]:
         "finished_at": terminal.iso(campaign.finished_at),
         "audience": campaign.audience,
         "digest": campaign.digest,
+        "waived": _waived(tocsin, campaign),
         "open": proof.open,
         "counts": {str(state): proof.by_state.get(state, 0) for state in State},
         "slowed": [pacing.facts(one) for one in pacing.strains(tocsin)] if _going(proof) else [],
     }
+
+
+def _waived(tocsin: Wiring, campaign: Campaign) -> Sequence[str]:
+    """Return the errors that it was sent in spite of."""
+    # The JSON itself: what reads an edition takes longer to load than all the rest of this command.
+    return list(json.loads(tocsin.plans.frozen(campaign.id)).get("waived", ()))
 
 
 def _going(proof: Proof) -> bool:
@@ -119,8 +126,7 @@ def show(tocsin: Wiring, proof: Proof) -> None:
         ("Approved by", campaign.approved_by or "nobody yet"),
         ("Digest", campaign.digest[:DIGEST]),
     ]
-    # The JSON itself: what reads an edition takes longer to load than all the rest of this command.
-    if waived := json.loads(tocsin.plans.frozen(campaign.id)).get("waived"):
+    if waived := _waived(tocsin, campaign):
         rows.append(("Waived", ", ".join(waived)))
     if campaign.audience is not None:
         rows.append(("Audience", terminal.people(campaign.audience)))

@@ -1,15 +1,16 @@
 """`send --test-to`: one real mail through the relay, to the operator, for an invented reader.
 
-Owns the "[test] " that nobody can overlook. Refuses: to record anything, and to write to somebody who said
-no.
+Owns the "[test] " that nobody can overlook. Refuses: an appeal in which `check` finds errors, to record
+anything, and to write to somebody who said no.
 """
 
 import re
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from worker import addresses
+from worker import addresses, preflight
 from worker.addresses import Address, AddressError
-from worker.cli import session, terminal
+from worker.cli import checking, session
 from worker.errors import Refused, Unavailable, WrongUse
 from worker.post.parcels import Lost, Parcel
 from worker.post.replies import Reply, scrub
@@ -21,22 +22,47 @@ _SUBJECT = re.compile(rb"^Subject: ", re.MULTILINE | re.IGNORECASE)
 _MARK = b"[test] "
 
 
-def send(appeal: str, to: str, *, language: str, discreet: bool) -> int:
-    """Send one mail; Refused or Unavailable when the relay did not take it."""
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """What to send, and where."""
+
+    appeal: str
+    to: str
+    language: str
+    discreet: bool
+    waive: Sequence[str]
+
+
+def send(manner: Manner) -> Mapping[str, object]:
+    """Check the appeal and send one mail; return what was done, for programs.
+
+    Raises:
+        Refused: `check` finds an error that is not waived, or the relay refused it.
+        Unavailable: the relay did not take it now.
+    """
+    waivers = preflight.waivers(manner.waive)
     try:
-        _, address = addresses.parse_mailbox(to)
+        _, address = addresses.parse_mailbox(manner.to)
     except AddressError as error:
         raise WrongUse(f"--test-to: {error.message}", remedy="As in: --test-to me@example.org") from error
     with session.opened() as tocsin:
         _mind_suppression(tocsin, address)
-        trial = Trial(tocsin.edition(appeal), tocsin.keyring.marks())
-        form = trial.form(language, discreet=discreet)
+        trial = Trial(tocsin.edition(manner.appeal), tocsin.keyring.marks())
+        form = trial.form(manner.language, discreet=manner.discreet)
+        findings = preflight.examine(trial)
+        waived = preflight.require(findings, waivers, manner.appeal)
         parcel = trial.parcel(form, to=address)
-        _told(
-            _carried(tocsin, replace(parcel, data=_SUBJECT.sub(b"\\g<0>" + _MARK, parcel.data, count=1))), to
-        )
-    terminal.say(f"The relay took one test mail ({form}). Nothing was recorded.")
-    return 0
+        marked = replace(parcel, data=_SUBJECT.sub(b"\\g<0>" + _MARK, parcel.data, count=1))
+        _told(_carried(tocsin, marked), manner.to)
+    return {
+        "appeal": manner.appeal,
+        "form": str(form),
+        "language": form.language,
+        "discreet": form.discreet,
+        "findings": [checking.fact(one) for one in findings],
+        "waived": list(waived),
+        "taken": True,
+    }
 
 
 def _mind_suppression(tocsin: Wiring, address: Address) -> None:

@@ -138,6 +138,15 @@ def kinds(connection: sa.Connection, rule: Rule) -> Sequence[Kind]:
     return [Kind(shape, reason, count, examples[shape]) for (shape, reason), count in counts.items()]
 
 
+def some(connection: sa.Connection, rule: Rule, number: int) -> Sequence[int]:
+    """Return the ids of so many people who would be written to, or of all, picked by chance."""
+    may = _ranks(rule, sets_of_topics(connection))[0](memberships)
+    bars = reasons(connection)
+    ids = sa.select(memberships.c.person_id).where(memberships.c.list_id.in_(rule.lists), *may)
+    ids = ids.where(memberships.c.shape.not_in(list(bars))).group_by(memberships.c.person_id)
+    return list(connection.execute(ids.order_by(sa.func.random()).limit(number)).scalars())
+
+
 def _barred(bar: str, reason: str) -> str:
     """Return why somebody of a shape is left out: a rule weighs more than consent, and less than a "no"."""
     return bar if bar and reason != "suppressed" else reason

@@ -14,8 +14,7 @@ import sqlalchemy as sa
 from worker.deeds import Deed
 from worker.deliveries import State
 from worker.errors import Refused
-from worker.store import keyrings
-from worker.store.audience import Kind, Rule, chosen, kinds, last_of_slice
+from worker.store.audience import Kind, Rule, chosen, kinds, last_of_slice, some
 from worker.store.audit import append
 from worker.store.bars import standing
 from worker.store.counters import allocate
@@ -153,17 +152,10 @@ class Plans:
         return edition
 
     def frozen(self, campaign_id: int) -> str:
-        """Return a campaign's edition as it is stored, to be shown; never to be sent (see edition).
-
-        Raises:
-            Refused: there is no such campaign.
-        """
+        """Return a campaign's edition as it is stored, to be shown; never to be sent (see edition)."""
         with self._database.read() as connection:
             query = sa.select(campaigns.c.edition).where(campaigns.c.id == campaign_id)
-            found = connection.execute(query).scalar_one_or_none()
-        if found is None:
-            raise Refused("there is no such campaign")
-        return str(found)
+            return str(connection.execute(query).scalar_one())
 
     def move(
         self,
@@ -257,7 +249,6 @@ class Plans:
 
     def _slice(self, campaign: Campaign, size: int, now: float) -> Sequence[int]:
         with self._database.write() as connection:
-            keyrings.hold(connection, alone=False)  # whom it writes down, it writes down as they are held
             launch = connection.execute(
                 sa.select(
                     campaigns.c.launched_at,
@@ -293,6 +284,12 @@ class Plans:
         heed(self._database)
         with self._database.read() as connection:
             return kinds(connection, rule)
+
+    def some(self, rule: Rule, number: int) -> Sequence[int]:
+        """Return the ids of so many people who would be written to, or of all, picked by chance."""
+        heed(self._database)
+        with self._database.read() as connection:
+            return some(connection, rule, number)
 
     def records(self, ids: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         """Yield (id, sealed record) of these people, in any order; who is gone is left out."""

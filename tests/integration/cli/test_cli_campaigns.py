@@ -29,6 +29,7 @@ STATUS_KEYS = {
         "finished_at",
         "audience",
         "digest",
+        "waived",
         "open",
         "counts",
         "slowed",

@@ -195,6 +195,29 @@ def test_a_test_mail_goes_to_the_operator_only(
     assert tocsin("status", "--json").json == []
 
 
+def test_a_test_mail_is_checked_like_any_other(people: Path, outbox: Path, tocsin: Tocsin) -> None:
+    """An error stops it unless it is waived by name; a program hears what was found and that it was taken."""
+    file = people / "templates" / "appeals" / "chechnya-report" / "en.md"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text + "\nMore: [the page](https://bit.ly/3x).\n", encoding="utf-8")
+    words = ("send", "chechnya-report", "--test-to", "me@example.org", "--json")
+    refused = tocsin(*words)
+    assert (refused.code, refused.out) == (1, "")
+    assert "--waive links.shortener" in refused.err
+    assert list(capture.kept(outbox)) == []
+    told = tocsin(*words, "--waive", "links.shortener").json
+    assert "links.shortener" in {one["name"] for one in told.pop("findings")}
+    assert told == {
+        "appeal": "chechnya-report",
+        "form": "en",
+        "language": "en",
+        "discreet": False,
+        "waived": ["links.shortener"],
+        "taken": True,
+    }
+    assert len(list(capture.kept(outbox))) == 1
+
+
 @pytest.mark.parametrize(
     ("to", "code", "told"), [("gone@example.org", 1, "550 5.1.1"), ("full@example.org", 3, "452 4.2.2")]
 )
@@ -236,6 +259,7 @@ def test_an_appeal_with_errors_is_not_sent_unless_each_is_waived(people: Path, t
     noted = json.loads(tocsin("audit", "--json").out.splitlines()[-1])
     assert (noted["action"], noted["operator"], noted["subject"]) == ("send", "alice", "chechnya-report-1")
     assert noted["details"]["waived"] == ["links.shortener"]
+    assert tocsin("status", "--json").json[0]["waived"] == ["links.shortener"]
 
 
 @pytest.mark.usefixtures("people")

@@ -12,7 +12,7 @@ from typing import Final
 from worker.content.checks.findings import Finding, Rule, Severity
 from worker.content.checks.letters import Letter
 
-__all__ = ["RULES", "fields", "lines", "octets", "one_click", "size"]
+__all__ = ["CLIPPED_KB", "NEAR_KB", "RULES", "fields", "lines", "octets", "one_click", "size"]
 
 CLIPPED: Final = Rule(
     "size.clipped",
@@ -71,7 +71,8 @@ NO_REPLY: Final = Rule(
 RULES: Final = (CLIPPED, NEAR, LINE, FOLDED, OCTETS, MISSING, TWICE, ENCODED, ONE_CLICK, NO_REPLY)
 
 _KB: Final = 1024
-_CLIPPED_KB, _NEAR_KB = 102, 90
+#: Kilobytes of HTML that Gmail shows, and where it gets close.
+CLIPPED_KB, NEAR_KB = 102, 90
 _MOST_LINE, _MOST_HEADER_LINE = 998, 78
 _NEEDED: Final = (
     "Date",
@@ -114,9 +115,9 @@ _NO_REPLY: Final = re.compile(r"\b(?:no|do-?not)[-._]?reply[^@\s]*@", re.IGNOREC
 def size(letter: Letter) -> Iterator[Finding]:
     """Find an HTML part that Gmail would cut (STANDARDS B4), by its decoded size."""
     kilobytes = len(letter.html.encode()) / _KB
-    if kilobytes > _CLIPPED_KB:
+    if kilobytes > CLIPPED_KB:
         yield CLIPPED.found(f"it is {kilobytes:.0f} KB", "HTML")
-    elif kilobytes > _NEAR_KB:
+    elif kilobytes > NEAR_KB:
         yield NEAR.found(f"it is {kilobytes:.0f} KB", "HTML")
 
 
