@@ -140,7 +140,7 @@ def source(edition: Edition) -> Source:
 
 def size(edition: Edition) -> int:
     """Return the mean size of a mail as Tocsin sends it, in octets."""
-    printer = Printer(edition, Keyring.generate(secrets.token_bytes).marks(), "c1")
+    printer = Printer(edition, Keyring.generate(secrets.token_bytes).marks(), 1)
     made = []
     for number in range(1, 101):
         person = Person(parse(address(number)), fields(number), "", False)  # noqa: FBT003 - its own order

@@ -45,6 +45,8 @@ class Action(StrEnum):
     PEOPLE_EXPORT = "people export"
     PEOPLE_CORRECT = "people correct"
     PEOPLE_FORGET = "people forget"
+    KEYS_NEW = "keys new"
+    KEYS_ROTATE = "keys rotate"
     UPGRADE = "db upgrade"
 
 

@@ -20,7 +20,7 @@ from worker.measures import Alarms, Blame, Halt, Measures
 from worker.post.parcels import STOPPED, Lost, Parcel
 from worker.post.relay import RelayDown
 from worker.routes import NO_LINK_SECONDS, Routes, Way
-from worker.sealing import Keyring, Person, SealError
+from worker.sealing import Keyring, NewKeyError, Person, SealError
 from worker.store.ledger import Claimed, Lease, Ledger, Outcome, Taken
 from worker.throttle import Grant, Throttle
 
@@ -247,6 +247,10 @@ class _Run:
             else:
                 printer = self._all.printers(self._lease.campaign_id, self._content)
                 parcel = printer.parcel(claimed.id, person, self._all.clock())
+        except NewKeyError as error:
+            # Nobody's end: it stays queued for a machine that has the key, or for this one when it has.
+            self._all.alarms.warn(self._lease.campaign_id, f"{error}; {error.remedy}")
+            raise Unavailable(str(error), remedy=error.remedy) from error
         except SealError:
             parcel, reason = None, "unreadable record"
         if parcel is None:

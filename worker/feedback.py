@@ -21,6 +21,7 @@ from worker.store.suppressions import (
     UNDO_SECONDS,
     Suppression,
     add_within,
+    keys_now,
     list_scope,
     undoable_since,
 )
@@ -146,9 +147,9 @@ class OptOuts:
             return Stopped(reader.about)
         scope, now = list_scope(reader.list_id) if this_list else EVERYTHING, self._clock()
         with self._database.write() as connection:
-            key = {reader.delivery_id: reader.address_key}
-            _write(connection, key, scope, BY_PAGE, now)
-            at = undoable_since(connection, reader.address_key, scope, now)
+            found = keys_now(connection, [reader.delivery_id])
+            _write(connection, found, scope, BY_PAGE, now)
+            at = undoable_since(connection, found[reader.delivery_id], scope, now)
         log.info("opted_out", delivery=reader.delivery_id, how=BY_PAGE)
         subject = _undoing(reader.delivery_id, scope)
         return Stopped(reader.about, "" if at is None else self._marks.voucher(subject, at))
@@ -179,8 +180,7 @@ class OptOuts:
         if not asked:
             return ids
         with self._database.write() as connection:
-            query = sa.select(deliveries.c.id, deliveries.c.address_key).where(deliveries.c.id.in_(asked))
-            found = {row.id: row.address_key for row in connection.execute(query)}
+            found = keys_now(connection, asked)
             _write(connection, found, EVERYTHING, how, self._clock())
         for number in found:
             log.info("opted_out", delivery=number, how=how)

@@ -21,7 +21,7 @@ from worker.errors import Refused
 from worker.sealing import NONCE_BYTES, Keyring, Person
 from worker.store.bars import Bars, Book
 from worker.store.people import People
-from worker.store.staging import Held, Staged, Staging
+from worker.store.staging import Hashes, Held, Staged, Staging
 from worker.store.suppressions import EVERYTHING, Suppressions, is_topic, list_scope
 from worker.tables.lists import Consent, Rejected, Row
 
@@ -92,6 +92,8 @@ class Importer:
         self._shapes: dict[tuple[frozenset[str], str, bool, tuple[int, ...]], int] = {}
         self._book = Book((), 0)
         self._ids: Iterator[int] = iter(())
+        self._earlier: dict[bytes, bytes] = {}  # hashes under which something stands, to those of today
+        self._latest: Keyring | None = None
 
     def run(
         self,
@@ -116,8 +118,11 @@ class Importer:
         result = Result()
         self._book = self._bars.book()
         self._shapes.clear()
+        self._earlier, self._latest = {}, None
+        # Each has so many hashes to be looked for.
+        size = max(CHUNK // len(self._keyring.lookup_keys.by_id), 1)
         with self._people.begin_import() as aside:
-            for chunk in _chunks(_kept(rows, rejects, result, progress)):
+            for chunk in _chunks(_kept(rows, rejects, result, progress), size):
                 self._stage(aside, target.slug, chunk, result)
             result.rejects_file = rejects.file
             _decide(result, target)
@@ -126,6 +131,7 @@ class Importer:
                     *(target.slug, target.title, self._clock(), self._mended),
                     None if deed is None else deed(result),
                     self._book.edition,
+                    Hashes(self._forms, self._earlier),
                 )
                 result.kept = True
         return result
@@ -147,7 +153,10 @@ class Importer:
         self._know_consents(list(coming.values()))
         earlier = aside.find(coming)
         result.no_to_topics += len(some - earlier.keys())
-        held = aside.held(coming)
+        # While hashes are changed, some are held under an earlier one still.
+        held = {forms[key]: one for key, one in aside.held(forms).items()}
+        if older := [form for form, key in forms.items() if form != key]:
+            self._earlier.update({form: forms[form] for form, _ in self._suppressions.scopes(older)})
         result.duplicates += len(earlier)
         result.accepted += len(coming) - len(earlier)
         aside.add([self._staged(key, coming[key], held.get(key)) for key in coming if key not in earlier])
@@ -202,6 +211,14 @@ class Importer:
             version=held.version,
             shape=self._shape(person),
         )
+
+    def _forms(self, one: Staged) -> Sequence[bytes]:
+        """Return every hash of somebody's address, by the secret file as it is now."""
+        if self._latest is None:
+            self._latest = self._keyring.latest()
+        if one.sealed is None:
+            return (one.address_key,)
+        return self._latest.address_keys(self._opened(one.person_id, one.sealed).address)
 
     def _opened(self, number: int, sealed: bytes) -> Person:
         return Person.from_bytes(self._keyring.open(number, sealed))
@@ -319,8 +336,8 @@ def _kept(
     progress(result.rows)
 
 
-def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    while chunk := list(itertools.islice(rows, CHUNK)):
+def _chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    while chunk := list(itertools.islice(rows, size)):
         yield chunk
 
 

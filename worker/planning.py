@@ -106,7 +106,7 @@ class Planner:
 
     def _try(self, edition: Edition, kinds: Sequence[Kind]) -> "Tried":
         """Make one mail for each kind of recipient."""
-        printer = Printer(edition, self._keyring.marks(), "c0")
+        printer = Printer(edition, self._keyring.marks())
         counts = Counter[int]()
         for kind in kinds:
             counts[kind.example] += kind.count

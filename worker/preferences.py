@@ -13,7 +13,7 @@ from worker.errors import Refused, Unavailable
 from worker.feedback import TEST, About, OptOuts
 from worker.rights import Correction, Rights
 from worker.store.database import Database
-from worker.store.suppressions import EVERYTHING, Suppressions, heed, list_scope
+from worker.store.suppressions import EVERYTHING, Suppressions, heed, keys_now, list_scope
 from worker.store.wishes import end_due, standing, wish
 
 _DAY: Final = 86_400.0
@@ -107,7 +107,7 @@ class Preferences:
         if reader is None:
             return None
         if reader.delivery_id != TEST:
-            self._wish(reader.address_key, wanted)
+            self._wish(reader.delivery_id, wanted)
             self._correct(token, wanted)
         return self.choices(token)
 
@@ -115,9 +115,10 @@ class Preferences:
         """End the pauses whose time is over; return how many."""
         return end_due(self._database, self._clock())
 
-    def _wish(self, key: bytes, wanted: Wanted) -> None:
+    def _wish(self, delivery_id: int, wanted: Wanted) -> None:
         now = self._clock()
         with self._database.write() as connection:
+            key = keys_now(connection, [delivery_id])[delivery_id]
             wished = standing(connection, key)
             if wanted.pause_days is not None:
                 until = now + wanted.pause_days * _DAY if wanted.pause_days else None

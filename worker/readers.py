@@ -55,7 +55,7 @@ class Trial:
         """
         self.edition = edition
         self.appeal: Appeal = parse(edition.slug, edition.appeal, edition.organisation.languages.split())
-        self._printer = Printer(edition, marks or Keyring.generate(secrets.token_bytes).marks(), "c0")
+        self._printer = Printer(edition, marks or Keyring.generate(secrets.token_bytes).marks())
 
     @cached_property
     def fields(self) -> frozenset[str]:

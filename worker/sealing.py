@@ -11,7 +11,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -25,7 +25,7 @@ from worker.tokens import Marks
 KEY_BYTES: Final = 32
 #: Length of the random nonce that `Keyring.seal` takes.
 NONCE_BYTES: Final = 12
-#: Length of an address key: 128 bits of HMAC-SHA-256.
+#: Length of an address key: one byte that says which look-up key made it, then 120 bits of HMAC-SHA-256.
 ADDRESS_KEY_BYTES: Final = 16
 
 _FORMAT: Final = 1
@@ -42,13 +42,22 @@ _STEP: Final = 64
 _HEADING: Final = """\
 # The secret keys of this Tocsin workspace. Keep a copy apart from the database's backups, and show it to
 # nobody: with both, every person on the lists can be read; without it, no list can be used again.
-# Never delete a key here: an old key still opens old records, finds old suppressions and reads old links.
+# Never delete a key here that `tocsin keys check` does not call free: an old key still opens old records,
+# finds old suppressions and reads old links. "current" is for a new database; one that is there says itself
+# which keys it uses, so that all machines change over at the same moment.
 """
 _REMEDY: Final = "Restore the secret file from your copy; do not make a new one over it."
+_COPY: Final = "Copy var/secret.toml here from the machine where `tocsin keys new` ran; nothing is lost."
+#: A record whose key id is at most so far above ours was sealed with a newer key; further off, it is spoilt.
+_NEWER: Final = 8
 
 
 class SealError(Refused):
     """A sealed record does not open: altered, moved from another person, or sealed under a key we lack."""
+
+
+class NewKeyError(SealError):
+    """A record was sealed with a newer key than any of ours: the key ring on this machine is an old copy."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -64,10 +73,30 @@ class Keys:
         """Show which ids are held, never a key."""
         return f"Keys(current={self.current}, ids={sorted(self.by_id)})"
 
+    @property
+    def newest(self) -> int:
+        """Return the id of the last key that was made."""
+        return max(self.by_id)
+
+    def ids(self) -> tuple[int, ...]:
+        """Return the current id, then the others, falling."""
+        return (self.current, *sorted(self.by_id.keys() - {self.current}, reverse=True))
+
     def newest_first(self) -> tuple[bytes, ...]:
         """Return the current key, then the others by falling id."""
-        others = sorted(self.by_id.keys() - {self.current}, reverse=True)
-        return tuple(self.by_id[key_id] for key_id in (self.current, *others))
+        return tuple(self.by_id[key_id] for key_id in self.ids())
+
+    def using(self, key_id: int) -> "Keys":
+        """Return the same keys with another in use; WrongUse when it is not among them."""
+        if key_id not in self.by_id:
+            raise WrongUse(f"the key ring here lacks key {key_id}, which the database uses", remedy=_COPY)
+        return Keys(key_id, self.by_id)
+
+    def and_one(self, key: bytes) -> "Keys":
+        """Return the same keys and a new one that is not in use yet."""
+        if self.newest == _LARGEST_ID:
+            raise Refused(f"there are {_LARGEST_ID} keys already", remedy="No more can be told apart.")
+        return Keys(self.current, {**self.by_id, self.newest + 1: key})
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -84,14 +113,18 @@ class Keyring:
     lookup_keys: Keys
     #: Keys of the marks that leave in mails; the older ones still read marks already out there.
     mark_keys: Keys
-    _ciphers: Mapping[int, AESGCM] = field(init=False)
-    _lookups: tuple[bytes, ...] = field(init=False)
+    #: Reads the secret file again, for a process that has run since before there was a new key.
+    again: "Callable[[], Keyring] | None" = None
+    _ciphers: dict[int, AESGCM] = field(init=False)
+    _lookups: tuple[tuple[bytes, bytes], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         """Build the ciphers once: making one costs more than opening a record with it."""
         ciphers = {key_id: AESGCM(key) for key_id, key in self.seal_keys.by_id.items()}
         object.__setattr__(self, "_ciphers", ciphers)
-        object.__setattr__(self, "_lookups", self.lookup_keys.newest_first())
+        ids = self.lookup_keys.ids()
+        lookups = tuple((bytes((one,)), self.lookup_keys.by_id[one]) for one in ids)
+        object.__setattr__(self, "_lookups", lookups)
 
     def __repr__(self) -> str:
         """Show no key."""
@@ -100,10 +133,11 @@ class Keyring:
     @classmethod
     def generate(cls, random: Callable[[int], bytes]) -> "Keyring":
         """Make a new keyring; `random` gives that many unpredictable bytes (`secrets.token_bytes`)."""
-        return cls(*(Keys(current=1, by_id={1: random(KEY_BYTES)}) for _ in _PURPOSES))
+        seal, lookup, mark = (Keys(current=1, by_id={1: random(KEY_BYTES)}) for _ in _PURPOSES)
+        return cls(seal, lookup, mark)
 
     @classmethod
-    def load(cls, text: str) -> "Keyring":
+    def load(cls, text: str, again: "Callable[[], Keyring] | None" = None) -> "Keyring":
         """Read the secret file's text; WrongUse, naming no key, when it is not one."""
         try:
             table = tomllib.loads(text)
@@ -115,15 +149,38 @@ class Keyring:
         if unknown := table.keys() - {"version", *_PURPOSES}:
             raise WrongUse(f"the secret file has {len(unknown)} unknown section(s)", remedy=_REMEDY)
         families = [_keys(purpose, table.get(purpose)) for purpose in _PURPOSES]
+        seal, lookup, mark = families
         every = [key for family in families for key in family.by_id.values()]
         if len(set(every)) != len(every):
             raise WrongUse("the secret file holds the same key twice", remedy=_REMEDY)
-        return cls(*families)
+        return cls(seal, lookup, mark, again)
 
     def dump(self) -> str:
         """Return the text of the secret file, to be written with mode 0600."""
         families = zip(_PURPOSES, (self.seal_keys, self.lookup_keys, self.mark_keys), strict=True)
         return "\n".join([f"{_HEADING}\nversion = {_FORMAT}\n", *(_section(*each) for each in families)])
+
+    def with_new(self, random: Callable[[int], bytes]) -> "Keyring":
+        """Return the ring with one more key to seal with and one more to look up with, neither in use.
+
+        The keys of marks stay: what they say is a number, and a link that is out there must be read for good.
+        """
+        seal, lookup = random(KEY_BYTES), random(KEY_BYTES)
+        return replace(
+            self, seal_keys=self.seal_keys.and_one(seal), lookup_keys=self.lookup_keys.and_one(lookup)
+        )
+
+    def using(self, seal: int, lookup: int) -> "Keyring":
+        """Return the ring with these keys in use, as a store says; WrongUse when it lacks one."""
+        return replace(self, seal_keys=self.seal_keys.using(seal), lookup_keys=self.lookup_keys.using(lookup))
+
+    def using_newest(self) -> "Keyring":
+        """Return the ring with its newest keys in use."""
+        return self.using(self.seal_keys.newest, self.lookup_keys.newest)
+
+    def latest(self) -> "Keyring":
+        """Return what the secret file holds now."""
+        return self if self.again is None else self.again()
 
     def marks(self) -> Marks:
         """Return the writer and reader of the marks that leave in mails."""
@@ -132,7 +189,7 @@ class Keyring:
 
     def address_key(self, address: Address) -> bytes:
         """Return the 16 bytes under which this address is stored and looked up."""
-        return _hashed(self._lookups[0], address)
+        return _hashed(*self._lookups[0], address)
 
     def address_keys(self, address: Address) -> tuple[bytes, ...]:
         """Return the address's key under every look-up key held, the current one first.
@@ -140,7 +197,7 @@ class Keyring:
         A suppression outlives the person it came from, so it can never be hashed anew: after a rotation it is
         still found under the key of its day.
         """
-        return tuple(_hashed(key, address) for key in self._lookups)
+        return tuple(_hashed(*each, address) for each in self._lookups)
 
     def shape(self, person: "Person", rules: Sequence[int] = ()) -> int:
         """Return the number shared by those who can be told the same things (the schema's memberships).
@@ -153,15 +210,18 @@ class Keyring:
         # Hashed like an address, for a language and the discreet mark are nobody's business: whoever has the
         # store alone sees who is alike, not in what. No address begins like this.
         key = self.address_key(Address("", f"shape {told}"))
-        return int.from_bytes(key[:8], "big", signed=True)
+        return int.from_bytes(key[-8:], "big", signed=True)
 
     def network_key(self, network: str) -> bytes:
         """Return the 16 bytes under which the web pages count what comes from a network."""
         return self.address_key(Address("", f"network {network}"))
 
-    def fingerprints(self) -> tuple[bytes, ...]:
-        """Return a mark of each look-up key held, the current one first, that gives none of them away."""
-        return tuple(hmac.digest(key, _FINGERPRINT, "sha256")[:ADDRESS_KEY_BYTES] for key in self._lookups)
+    def fingerprints(self) -> Mapping[int, bytes]:
+        """Return by its id a mark of each look-up key held that does not give it away."""
+        return {
+            key_id: hmac.digest(key, _FINGERPRINT, "sha256")[:ADDRESS_KEY_BYTES]
+            for key_id, key in self.lookup_keys.by_id.items()
+        }
 
     def seal(self, person_id: int, record: bytes, nonce: bytes) -> bytes:
         """Encrypt a record for this person; `nonce` is 12 fresh random bytes, never used twice."""
@@ -173,7 +233,7 @@ class Keyring:
 
     def open(self, person_id: int, sealed: bytes) -> bytes:
         """Decrypt the record of this person; SealError if it is not exactly what was sealed for them."""
-        cipher = self._ciphers.get(sealed[0]) if sealed else None
+        cipher = self._cipher(person_id, sealed[0]) if sealed else None
         if cipher is None or len(sealed) <= NONCE_BYTES + _TAG_BYTES:
             raise SealError(f"the record of person {person_id} was sealed with a key we lack", remedy=_REMEDY)
         try:
@@ -183,6 +243,20 @@ class Keyring:
                 f"the record of person {person_id} does not open: it was altered or moved",
                 remedy="Restore that record from a backup, or import the person again.",
             ) from error
+
+    def _cipher(self, person_id: int, key_id: int) -> AESGCM | None:
+        """Return what opens records under this key; where we lack it, look into the secret file again."""
+        if key_id not in self._ciphers and self.again is not None:
+            for number, key in self.again().seal_keys.by_id.items():
+                self._ciphers.setdefault(number, AESGCM(key))
+        found, newest = self._ciphers.get(key_id), max(self._ciphers)
+        if found is None and newest < key_id <= newest + _NEWER:
+            raise NewKeyError(
+                f"the record of person {person_id} was sealed with a key we lack: key {key_id}, newer than "
+                "any in the key ring on this machine",
+                remedy=_COPY,
+            )
+        return found
 
     def needs_resealing(self, sealed: bytes) -> bool:
         """Tell whether a record is under an older key than the current one."""
@@ -254,9 +328,9 @@ class Person:
             raise SealError("an opened record is not a person's", remedy=_REMEDY) from None
 
 
-def _hashed(key: bytes, address: Address) -> bytes:
-    """Return the truncated HMAC of the canonical address."""
-    return hmac.digest(key, address.canonical.encode(), "sha256")[:ADDRESS_KEY_BYTES]
+def _hashed(key_id: bytes, key: bytes, address: Address) -> bytes:
+    """Return the key's id and the truncated HMAC of the canonical address."""
+    return key_id + hmac.digest(key, address.canonical.encode(), "sha256")[: ADDRESS_KEY_BYTES - 1]
 
 
 def _section(purpose: str, family: Keys) -> str:

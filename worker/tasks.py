@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import redis
 import structlog
 from celery import Celery, signals
+from celery.worker import control
 from kombu.entity import Queue
 from kombu.exceptions import OperationalError
 
@@ -24,6 +25,7 @@ from worker.errors import TocsinError, Unavailable
 from worker.inbox import Maildir
 from worker.postroom import PostRoom
 from worker.preferences import Preferences
+from worker.sealing import Keyring
 from worker.settings import Settings
 from worker.store.plans import Plans
 from worker.sweep import Sweep
@@ -34,6 +36,8 @@ log = structlog.get_logger()
 CONTROL = "control"
 #: Batches.
 DISPATCH = "dispatch"
+#: What a worker is asked before a new key is used.
+KEYS_COMMAND = "tocsin_keys"
 #: Seconds between two looks at what is due.
 TICK_SECONDS = 2.0
 
@@ -122,6 +126,7 @@ def create(settings: Settings, build: Callable[[Settings, "Bells", Callable[[], 
             }
         },
     )
+    _answer_for_keys(settings)
     drain = _drain_flag()
     tools = _per_process(lambda: build(settings, Bells(app, settings), lambda: drain[0] != 0))
     _register(app, tools)
@@ -158,6 +163,29 @@ def _register(app: Celery, tools: Callable[[], Tools]) -> None:
             if summary is not None:
                 kit.campaigns.ring()
                 kit.plans.finish_whole(kit.dispatcher.clock())
+
+
+def _answer_for_keys(settings: Settings) -> None:
+    """Let a worker tell which look-up keys the key ring on its machine holds, by marks that give none away.
+
+    It reads the file anew each time: that is what its processes do when they meet a key they do not know.
+    """
+
+    def fingerprints(_state: object, **_: object) -> Mapping[str, str]:
+        try:
+            ring = Keyring.load(settings.secret_text().get_secret_value())
+        except TocsinError:
+            return {}
+        return {str(number): mark.hex() for number, mark in ring.fingerprints().items()}
+
+    control.inspect_command(name=KEYS_COMMAND)(fingerprints)
+
+
+def keys_of_workers(app: Celery, seconds: float) -> Mapping[str, Mapping[str, str]]:
+    """Ask every worker for the fingerprints of its keys, by id; who does not answer in time is not named."""
+    with app.connection_for_write() as connection:
+        answers = app.control.broadcast(KEYS_COMMAND, reply=True, timeout=seconds, connection=connection)
+    return {name: marks for answer in answers or () for name, marks in answer.items()}
 
 
 def _recover_first(tools: Callable[[], Tools]) -> None:

@@ -47,6 +47,7 @@ class Purpose(Enum):
     OPT_OUT = b"opt-out"
     BOUNCE = b"bounce"
     MESSAGE = b"message"
+    VISIT = b"visit"
 
 
 #: The hashes that write proof and pad, ready with their key: copying one costs a fifth of keying it anew.

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker import forms
@@ -102,6 +102,7 @@ def create_app(
     staff: Staff,
     files: Mapping[str, str],
     *,
+    further: Sequence[BaseRoute] = (),
     languages: Sequence[str] = (),
     https: bool = False,
     exit_url: str = "",
@@ -109,6 +110,7 @@ def create_app(
 ) -> ASGIApp:
     """Build the app from the texts of `templates/web` and `templates/locale`, by file name.
 
+    `further` are routes of others, under the same headers and limits.
     `languages` are those of last resort, in order.
     `https` says that readers come by https (web.base_url does), also where a proxy hides it from us.
     `exit_url` is where the quick exit leads; "" for a page of our own.
@@ -124,6 +126,7 @@ def create_app(
             Route(PATH + "{token}", _options, methods=["OPTIONS"]),
             Route("/" + _EXIT, face.exit, methods=["GET"]),
             Route("/healthz", _health, methods=["GET"]),
+            *further,
         ],
         exception_handlers={
             HTTPException: face.refuse,

@@ -107,6 +107,47 @@ def make_key(path: Path) -> Path:
     return path
 
 
+def replace_key(path: Path, ring: Keyring) -> None:
+    """Put another keyring in the place of the one at `path`, whole or not at all, for its owner only.
+
+    Raises:
+        Refused: another command is writing one.
+        Unavailable: the folder cannot be written to.
+    """
+    file = path.resolve()  # the file that a link leads to, never the link
+    draft = file.with_name(f".{file.name}.new")
+    try:
+        opened = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            with os.fdopen(opened, "w", encoding="utf-8") as stream:
+                stream.write(ring.dump())
+                stream.flush()
+                os.fsync(stream.fileno())
+            kept = file.stat()
+            if (kept.st_uid, kept.st_gid) != (os.geteuid(), os.getegid()):
+                os.chown(draft, kept.st_uid, kept.st_gid)  # root's command, another user's workers
+            draft.replace(file)
+        finally:
+            draft.unlink(missing_ok=True)
+        _sync(file.parent)
+    except FileExistsError as error:
+        raise Refused(
+            "another command is just writing the key ring",
+            remedy=f"If none runs, it was killed: remove {draft}, and repeat.",
+        ) from error
+    except OSError as error:
+        raise Unavailable(f"cannot write the key ring in {file.parent}: {error.strerror}") from error
+
+
+def _sync(folder: Path) -> None:
+    """Make what was renamed there stay so through a power cut."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
 def _copy(source: Traversable, target: Path, *, only: str = "") -> Sequence[Path]:
     """Copy a shipped folder; what the workspace has already stays as it is."""
     made: list[Path] = []

@@ -196,12 +196,12 @@ def consent(database: Database) -> tuple[str, float]:
 
 def test_another_key_ring_is_refused(database: Database, keyring: Keyring) -> None:
     """With another key no opt-out would be found, so nothing goes on; a rotation keeps the old one."""
-    keyrings.require(database, keyring.fingerprints())
-    keyrings.require(database, keyring.fingerprints())
+    keyrings.require(database, keyring)
+    keyrings.require(database, keyring)
     with pytest.raises(WrongUse, match="not the one"):
-        keyrings.require(database, Keyring.generate(secrets.token_bytes).fingerprints())
+        keyrings.require(database, Keyring.generate(secrets.token_bytes))
     rotated = Keys(2, {**keyring.lookup_keys.by_id, 2: secrets.token_bytes(32)})
-    keyrings.require(database, Keyring(keyring.seal_keys, rotated, keyring.mark_keys).fingerprints())
+    keyrings.require(database, Keyring(keyring.seal_keys, rotated, keyring.mark_keys))
 
 
 def test_a_second_import_updates_what_is_held(bring: Bring, database: Database, keyring: Keyring) -> None:

@@ -197,7 +197,7 @@ def test_only_public_addresses_are_connected_to(address: str, public: bool) -> N
     assert is_public(ipaddress.ip_address(address)) is public
 
 
-REPORT = """\
+REPORTS = """\
 Content analysis details:   (1.3 points, 5.0 required)
 
  pts rule name              description
@@ -206,27 +206,39 @@ Content analysis details:   (1.3 points, 5.0 required)
                             manager
  2.3 MISSING_DATE           Missing Date: header
  0.0 HTML_MESSAGE           BODY: HTML included in message
+
+X-Spam-Checker-Version: SpamAssassin 4.0.1 (2024-03-25) on host
+Inhaltsanalyse im Detail:   (1000.0 Punkte, 5.0 ben\ufffdtigt)
+
+Pkte Regelname              Beschreibung
+---- ---------------------- --------------------------------------------------
+1000 GTUBE                  BODY: Test zur Sicherstellung der Funktion
 """
 RSPAMD = """\
-Results for file: stdin (0.05 seconds)
+Results for file: 0000.eml (0.05 seconds)
 [Metric: default]
 Action: add header
 Spam: true
 Score: 6.20 / 15.00
 Symbol: MIME_GOOD (-0.10)[multipart/alternative]
 Symbol: HFILTER_HOSTNAME_UNKNOWN (2.50)
+Message-ID: undef
+
+Results for file: 0001.eml (0.05 seconds)
+[Metric: default]
+Action: no action
+Spam: false
+Score: -0.10 / 15.00
 """
 
 
 def test_the_filters_reports_are_read() -> None:
-    """Score, and the rules that cost points; what is no report is no opinion."""
-    one = spam.read("spamassassin", REPORT)
-    assert one
-    assert (one.score, one.against) == (1.3, ("MISSING_DATE",))
-    other = spam.read("rspamc", RSPAMD)
-    assert other
-    assert (other.score, other.against) == (6.2, ("HFILTER_HOSTNAME_UNKNOWN",))
-    assert spam.read("rspamc", "IO read error") is None
+    """Score and the rules that cost points, in whatever language; what is no report is no opinion."""
+    told = spam.read("spamassassin", REPORTS)
+    assert [(one.score, one.against) for one in told] == [(1.3, ("MISSING_DATE",)), (1000.0, ("GTUBE",))]
+    told = spam.read("rspamc", RSPAMD)
+    assert [(one.score, one.against) for one in told] == [(6.2, ("HFILTER_HOSTNAME_UNKNOWN",)), (-0.1, ())]
+    assert spam.read("rspamc", "IO read error") == []
 
 
 def test_without_a_filter_one_note_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

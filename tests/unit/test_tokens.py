@@ -145,4 +145,5 @@ def test_known_marks() -> None:
         "cwpapso6fccps42cymzizletcdgyxtgy",
         "tfusbdkrsagv3pbbkvbz2wpx4kuzj6zj",
         "nfz4mpb57m4ww6isszdkogvplry26w4o",
+        "gaikust6skveygxgqovk53zxbwrqj5o3",
     ]

@@ -6,8 +6,8 @@ give, and naming a person.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, TypeAlias, TypeVar
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +20,9 @@ from worker.deliveries import OPEN, State
 from worker.errors import Refused, WrongUse
 from worker.store.plans import Campaign
 from worker.wiring import Wiring
+
+if TYPE_CHECKING:
+    from worker.visits import Line
 
 app = grammar.commands()
 
@@ -87,11 +90,13 @@ def report(*, name: grammar.Campaign, as_json: grammar.Json = False) -> None:
     """Show what became of everybody, in columns that add up.
 
     By outcome and reason, by mailbox provider, and by hour (in the campaign's time zone). "sent" means that
-    the relay took it; nobody can promise more.
+    the relay took it; nobody can promise more. Links are there where the appeal has them counted; programs
+    that open every link count too.
 
     JSON: {campaign, appeal, state, audience, open, holds, outcomes: [{state, reason, count}],
     providers: [{provider, STATE: count, total}], hours: [{hour, STATE: count, total}],
-    facts: {kind: count}, known_since: [{kind, source, count}]}. STATE stands for each state's name; hours are
+    facts: {kind: count}, known_since: [{kind, source, count}],
+    links: [{variant, link, target, count}]}. STATE stands for each state's name; hours are
     UTC.
     """
     with session.opened() as tocsin:
@@ -116,6 +121,8 @@ class Account:
     hours: Mapping[tuple[int, str], int]
     #: What became known later.
     facts: late.Facts
+    #: How often its links were followed.
+    links: "Sequence[Line]"
 
     @property
     def campaign(self) -> Campaign:
@@ -133,6 +140,7 @@ def read(tocsin: Wiring, name: str) -> Account:
         providers=tallies.providers(number),
         hours=tallies.hours(number),
         facts=tallies.facts(number),
+        links=tocsin.followed(number),
     )
 
 
@@ -154,6 +162,11 @@ def show(account: Account) -> None:
     if account.facts:
         terminal.say()
         terminal.show(late.table(account.facts))
+    if account.links:
+        terminal.say()
+        titles = (Column("Link"), Column("In"), Column("Followed", number=True))
+        rows = [(one.target, one.variant, count(one.count)) for one in account.links]
+        terminal.show(terminal.table(titles, rows))
     terminal.say()
     show_proof(account.proof)
 
@@ -232,6 +245,7 @@ def _facts(account: Account) -> dict[str, object]:
         "hours": _whole("hour", _lines(account.hours, _hour_in_utc)),
         "facts": late.by_kind(account.facts),
         "known_since": late.lines(account.facts),
+        "links": [asdict(one) for one in account.links],
     }
 
 

@@ -20,13 +20,18 @@ from worker.store.dossiers import Mail, Membership
 _PAGE = """\
 <!doctype html>
 <html lang="en">
+<head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <meta name="referrer" content="no-referrer">
 <title>What {{ sender }} holds about you</title>
 <style>body{font:1rem/1.5 sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem}
 dt{font-weight:bold}dd{margin:0 0 .5rem;overflow-wrap:anywhere;white-space:pre-wrap}</style>
+</head>
+<body>
+<main>
 <h1>What {{ sender }} holds about you</h1>
 <p>As of {{ made_at }}.</p>
 {% macro listed(record) %}<dl>{% for name, value in record.items() %}
@@ -38,6 +43,8 @@ dt{font-weight:bold}dd{margin:0 0 .5rem;overflow-wrap:anywhere;white-space:pre-w
 <h2>{{ title }}</h2>
 {% for record in records %}{{ listed(record) }}{% else %}<p>None.</p>{% endfor %}
 {% endfor %}
+</main>
+</body>
 </html>
 """
 

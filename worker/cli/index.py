@@ -42,6 +42,7 @@ ENTRIES = (
         SET_UP,
     ),
     Entry("db", "stores", "Bring the database to this version, or show where it stands.", SET_UP),
+    Entry("keys", "keys", "Show the secret keys' numbers, make new ones, and change over to them.", SET_UP),
     Entry("lists", "lists", "Show the lists of people, or import a file into one.", PREPARE),
     Entry("appeals", "appeals", "Show, check and preview what a campaign says.", PREPARE),
     Entry("suppress", "suppress", "Keep the list of those who must not be written to.", PREPARE),

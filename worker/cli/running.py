@@ -199,6 +199,7 @@ def web() -> None:
         _log()
         found = tocsin.settings.web
         serving.serve(tocsin.web(), found.host, found.port, proxies=found.proxies.split())
+        tocsin.visits.write()
 
 
 def _ready() -> Settings:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import pwd
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,6 +146,21 @@ def workers(found: Settings) -> Sequence[str]:
     except (OperationalError, redis.RedisError, OSError) as error:
         raise Unavailable("the queue has gone away", remedy="Start it with `tocsin up`.") from error
     return sorted(name for answer in answers for name in answer)
+
+
+def workers_keys(found: Settings) -> Mapping[str, Mapping[str, str]] | None:
+    """Return by worker the fingerprints of the keys on its machine; None where the queue does not answer."""
+    import redis  # noqa: PLC0415 - see the module
+    from kombu.exceptions import OperationalError  # noqa: PLC0415 - see the module
+
+    from worker import tasks  # noqa: PLC0415 - see the module
+
+    if not queue_answers(found):
+        return None
+    try:
+        return tasks.keys_of_workers(celery(found), _ROLL_CALL_SECONDS)
+    except (OperationalError, redis.RedisError, OSError):
+        return None
 
 
 class Bell(Doorbell):

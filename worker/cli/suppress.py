@@ -109,7 +109,10 @@ def add(
     with session.opened() as tocsin:
         scope, now = _scope(tocsin, of_list, topic), tocsin.clock()
         new = tocsin.suppressions.add(
-            [Suppression(tocsin.keyring.address_key(one), scope, reason.value, "cli", now) for one in found],
+            [
+                Suppression(forms[0], scope, reason.value, "cli", now, forms=forms)
+                for forms in map(tocsin.keyring.address_keys, found)
+            ],
             session.deed(tocsin, Action.SUPPRESS_ADD, _called(of_list, topic), reason=reason.value),
         )
     terminal.say(f"{count(new)} added, {count(len(found) - new)} stood already.")

@@ -94,6 +94,9 @@ def bring_in(
         result.known += len(entries) - added
         result.rejected.update(one.reason for one in rows if isinstance(one, Rejected))
         progress(result.rows)
+    if _is_ours(sheet.header) and len(tocsin.keyring.lookup_keys.by_id) > 1:
+        # Hashes of a key that is in use no more: whom we hold is held under another.
+        tocsin.rotation(tocsin.keyring).run(lambda _renewed: None, everybody=True)
 
 
 def _is_ours(header: Sequence[str]) -> bool:
@@ -112,8 +115,8 @@ def _theirs(tocsin: Wiring, sheet: Sheet, manner: Manner) -> Iterator[Suppressio
         except AddressError as error:
             yield Rejected(record.line, f"address-{error.reason}", error.message)
             continue
-        key = tocsin.keyring.address_key(address)
-        yield Suppression(key, manner.scope, manner.reason, manner.source, now)
+        forms = tocsin.keyring.address_keys(address)
+        yield Suppression(forms[0], manner.scope, manner.reason, manner.source, now, forms=forms)
 
 
 def _ours(tocsin: Wiring, sheet: Sheet) -> Iterator[Suppression | Rejected]:
@@ -122,8 +125,12 @@ def _ours(tocsin: Wiring, sheet: Sheet) -> Iterator[Suppression | Rejected]:
         raise WrongUse(f"this export lacks its column {missing[0]}", remedy="Export it anew.")
     scopes = {name: scope for scope, name in scope_names(tocsin).items()}
     places = [list(sheet.header).index(name) for name in _COLUMNS]
+    ours = frozenset(tocsin.keyring.lookup_keys.by_id)
     for record in sheet.records:
-        yield record if isinstance(record, Rejected) else _restored(record, places, scopes)
+        found = record if isinstance(record, Rejected) else _restored(record, places, scopes)
+        if isinstance(found, Suppression) and found.address_key[0] not in ours:
+            found = Rejected(record.line, "key", "it was made with a key that is not in our key ring")
+        yield found
 
 
 def _restored(record: Record, places: Sequence[int], scopes: Names) -> Suppression | Rejected:

@@ -114,7 +114,7 @@ def _ours(wiring: Wiring, text: str) -> None:
     with contextlib.suppress(Unavailable):  # told by the database's own check
         current, newest = wiring.database.revisions()
         if current == newest:
-            keyrings.require(wiring.database, found.fingerprints())
+            keyrings.require(wiring.database, found)
 
 
 def _clocks(found: Settings, wiring: Wiring) -> Sequence[tuple[str, Callable[[], float]]]:

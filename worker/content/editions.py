@@ -5,7 +5,7 @@ Refuses: reading files or settings (the edge hands them in), and sending the ope
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from email.utils import formatdate
 
@@ -18,6 +18,8 @@ from worker.tokens import Marks, Purpose
 
 #: Where opt-out links lead under a form's web host (web.PATH).
 OPT_OUT_PATH = "/o/"
+#: Where links lead that are counted.
+VISIT_PATH = "/v/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +60,47 @@ class Edition:
             waived=tuple(facts.get("waived", ())),
         )
 
-    def renderer(self, campaign_ref: str = "c0") -> Renderer:
+    def renderer(
+        self, campaign_ref: str = "c0", counted: Callable[[str, bool, int], str] | None = None
+    ) -> Renderer:
         """Parse the appeal and put it into the look; AppealErrors lists what is wrong in it."""
         appeal = parse(self.slug, self.appeal, self.organisation.languages.split())
-        return Renderer(appeal, Look(self.look), self.organisation, campaign_ref)
+        return Renderer(appeal, Look(self.look), self.organisation, campaign_ref, counted)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A link of a campaign's mail, as the mark of a counted link names it."""
+
+    campaign: int  #: its id
+    language: int  #: which of the appeal's languages, in alphabetical order, from 0
+    discreet: bool
+    link: int  #: its number in the mail, from 1
+
+    def packed(self) -> int:
+        """Return the number that stands for it."""
+        return self.campaign << 16 | self.language << 9 | self.discreet << 8 | self.link
+
+    @classmethod
+    def unpacked(cls, number: int) -> "Visit":
+        """Read what `packed` wrote."""
+        return cls(number >> 16, number >> 9 & 127, bool(number >> 8 & 1), number & 255)
 
 
 class Printer:
     """Makes the mails of one campaign from its edition."""
 
-    def __init__(self, edition: Edition, marks: Marks, campaign_ref: str) -> None:
+    def __init__(self, edition: Edition, marks: Marks, campaign: int = 0) -> None:
         """Prepare what every mail shares.
 
-        `campaign_ref` stands in Feedback-ID and in source codes, and names nobody.
+        `campaign` is its id; 0 is for mails to look at, whose links lead straight to their targets.
         """
-        self._renderer = edition.renderer(campaign_ref)
+        reference = f"c{campaign}"  # in Feedback-ID and in source codes; it names nobody
+        self._campaign = campaign
+        self._renderer = edition.renderer(reference, self._counted if campaign else None)
         self._marks = marks
         self._forms = {
-            discreet: (form, Composer(form.identity, campaign_ref))
+            discreet: (form, Composer(form.identity, reference))
             for discreet, form in ((False, edition.open), (True, edition.discreet))
             if form is not None
         }
@@ -110,6 +135,12 @@ class Printer:
             envid=envelope.bounce_mark,
             smtputf8=person.address.needs_smtputf8,
         )
+
+    def _counted(self, language: str, discreet: bool, link: int) -> str:  # noqa: FBT001 - a fact about the form
+        """Return the link of ours that counts a link; the same for every reader of this form."""
+        visit = Visit(self._campaign, self._renderer.languages.index(language), discreet, link)
+        base_url = self._forms[discreet][0].base_url
+        return f"{base_url}{VISIT_PATH}{self._marks.mark(Purpose.VISIT, visit.packed())}"
 
     @property
     def fields(self) -> frozenset[str]:

@@ -5,9 +5,9 @@ the sources which the weavers fill in for each person in microseconds. Refuses: 
 action's words be read as Jinja, and to show the open form where the discreet one was asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from jinja2 import TemplateError
 
@@ -16,6 +16,7 @@ from worker.content.appeals import Appeal
 from worker.content.look import Look, Press
 from worker.content.sandbox import LANGUAGE
 from worker.content.sheets import Organisation, Sheet, lay_out
+from worker.content.ways import targets, ways
 from worker.content.weaving import HtmlWeaver, LineWeaver, TextWeaver
 from worker.errors import Refused
 from worker.post.parcels import Wire
@@ -76,8 +77,23 @@ def _unfillable(error: Exception) -> UnfillableError:
 class Renderer:
     """One appeal in one look, for any number of people. Forms are made when first asked for, then kept."""
 
-    def __init__(self, appeal: Appeal, look: Look, organisation: Organisation, campaign: str = "c0") -> None:
-        """Take the appeal, the look, who asks, and the opaque name of the campaign.
+    def __init__(
+        self,
+        appeal: Appeal,
+        look: Look,
+        organisation: Organisation,
+        campaign: str = "c0",
+        counted: Callable[[str, bool, int], str] | None = None,
+    ) -> None:
+        """Take the appeal, the look, who asks, and what the links of this campaign need.
+
+        Args:
+            appeal: what is said.
+            look: how.
+            organisation: who asks.
+            campaign: its opaque name.
+            counted: makes the link of ours that counts a link, from language, form (discreet or not) and
+                number; None where none is to be counted.
 
         Raises:
             LookError: the look is not whole.
@@ -88,7 +104,7 @@ class Renderer:
         # All now: a language without words is to be told before anybody is written to.
         for language in appeal.languages:
             self._press.words(language)
-        self._organisation, self._campaign = organisation, campaign
+        self._organisation, self._campaign, self._counted = organisation, campaign, counted
         self._forms: dict[tuple[str, bool], _Form] = {}
 
     @cached_property
@@ -138,13 +154,22 @@ class Renderer:
         except _FAULTS as error:
             raise _unfillable(error) from None
 
+    @property
+    def languages(self) -> Sequence[str]:
+        """The appeal's languages, in alphabetical order."""
+        return sorted(self._appeal.languages)
+
+    def targets(self, language: str, *, discreet: bool) -> Sequence[str]:
+        """Return where the links of one of the appeal's languages lead, in the order of their numbers."""
+        return list(targets(self._appeal.languages[language], self._campaign, discreet=discreet).values())
+
     def _form(self, language: str, discreet: bool) -> "_Form":  # noqa: FBT001 - a fact about the person
         chosen = self._appeal.language_for(language)
         if (chosen, discreet) not in self._forms:
             version = self._appeal.languages[chosen]
-            sheet = lay_out(
-                self._press, self._organisation, chosen, version, self._campaign, discreet=discreet
-            )
+            counted = partial(self._counted, chosen, discreet) if self._counted else None
+            there = ways(version, self._campaign, counted, discreet=discreet)
+            sheet = lay_out(self._press, self._organisation, chosen, version, there, discreet=discreet)
             self._forms[chosen, discreet] = _Form(sheet)
         return self._forms[chosen, discreet]
 

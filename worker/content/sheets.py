@@ -5,18 +5,18 @@ at the end; every other brace is data by then. Refuses: ready share texts in the
 would write the appeal's words into a link.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from markupsafe import Markup
 
-from worker.content import links, sources
+from worker.content import links
 from worker.content.expressions import RESERVED, Holes
 from worker.content.look import Press
 from worker.content.markdown import Document
 from worker.content.networks import NETWORKS
 from worker.content.plaintext import WIDTH
 from worker.content.versions import Action, Version
+from worker.content.ways import Ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +64,16 @@ def lay_out(
     organisation: Organisation,
     language: str,
     version: Version,
-    campaign: str,
+    ways: Ways,
     *,
     discreet: bool,
 ) -> Sheet:
-    """Lay out one version of an appeal in its open or discreet form, for a campaign of that opaque name.
+    """Lay out one version of an appeal in its open or discreet form, its links as `ways` has them.
 
     Raises:
         LookError: a layout cannot be rendered.
     """
-    return _Draft(press, organisation, language, version, campaign).sheet(discreet=discreet)
+    return _Draft(press, organisation, language, version, ways).sheet(discreet=discreet)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +90,22 @@ class _Draft:
     """One sheet in the making."""
 
     def __init__(
-        self, press: Press, organisation: Organisation, language: str, version: Version, campaign: str
+        self, press: Press, organisation: Organisation, language: str, version: Version, ways: Ways
     ) -> None:
         self._press, self._organisation = press, organisation
         self._language, self._version = language, version
         self._words = press.words(language)
-        self._source = sources.read(version.source, campaign)
+        self._ways = ways
         self._holes = Holes([*version.texts(), *organisation.texts(), *press.texts()])
 
     def sheet(self, *, discreet: bool) -> Sheet:
         face = self._discreet_face() if discreet else self._open_face()
-        links_put = self._links_put(discreet=discreet)
-        body = self._body(links_put)
+        body = self._body()
         context = {
             **asdict(face),
             **self._around(),
             "opening": self._words["discreet_opening"] if discreet else "",
-            "actions": [self._action(one, links_put, shared=not discreet) for one in self._version.actions],
+            "actions": [self._action(one, shared=not discreet) for one in self._version.actions],
         }
         html = self._press.render("layout.html", self._language, {**context, "body": Markup(body.html())})  # noqa: S704 - our own Markdown's output, HTML in it escaped
         text = self._press.render("layout.txt", self._language, {**context, "body": body.text(WIDTH)})
@@ -158,27 +157,18 @@ class _Draft:
     def _default_reason(self) -> str:
         return self._words["reason"] % {"organisation": self._organisation.name}
 
-    def _links_put(self, *, discreet: bool) -> Mapping[str, str]:
-        """Return what stands for which link: the discreet form's own, and each with its source code."""
-        links_put = self._version.discreet.links if discreet and self._version.discreet else {}
-        if self._source is None:
-            return links_put
-        written = [links.normal(action.link) for action in self._version.actions]
-        written += [self._holes.restore(link) for _, link in self._body({}).links()]
-        return self._source.numbered(written, links_put)
-
-    def _body(self, links_put: Mapping[str, str]) -> Document:
+    def _body(self) -> Document:
         hide = self._holes.hide
-        hidden = {hide(link): hide(other) for link, other in links_put.items()}
+        hidden = {hide(link): hide(other) for link, other in self._ways.put.items()}
         return Document(hide(self._version.body), self._holes.statements, hidden)
 
-    def _action(self, action: Action, links_put: Mapping[str, str], *, shared: bool) -> dict[str, object]:
-        hide, link = self._holes.hide, links.normal(action.link)
+    def _action(self, action: Action, *, shared: bool) -> dict[str, object]:
+        hide, link, source = self._holes.hide, links.normal(action.link), self._ways.source
         posts = [
             {
                 "label": NETWORKS[slug].label or self._words[f"network_{slug}"],
                 "text": text,
-                "url": NETWORKS[slug].share(text, self._source.put(link, slug) if self._source else link),
+                "url": NETWORKS[slug].share(text, source.put(link, slug) if source else link),
             }
             for slug, text in action.share.items()
             if shared
@@ -186,7 +176,7 @@ class _Draft:
         return {
             "main": action.main,
             "text": hide(action.text),
-            "link": hide(links_put.get(link, link)),
+            "link": hide(self._ways.put.get(link, link)),
             "button": hide(action.button) or self._words[f"button_{action.kind}"],
             "note": hide(action.note),
             "content_warning": hide(action.content_warning),

@@ -101,6 +101,8 @@ class Version:
     source: str
     #: what it is about, by slugs: readers may have said no to one
     topics: tuple[str, ...]
+    #: whether its links lead by our own pages, which count how often each is followed
+    count_links: bool
     #: words that must not be seen from outside the discreet form
     telling_words: tuple[str, ...]
     #: Markdown
@@ -157,6 +159,7 @@ class _Reader:
             default=top.flag("default"),
             source=self._source(top, telling_words),
             topics=self._topics(top),
+            count_links=top.flag("count_links"),
             telling_words=telling_words,
             body=body,
         )

@@ -17,7 +17,7 @@ from worker.post.replies import GONE, GONE_IF_AGAIN
 from worker.store.database import Database, insert_new
 from worker.store.ledger import Outcome
 from worker.store.schema import campaigns, deliveries, facts
-from worker.store.suppressions import EVERYTHING, Suppression, add_within
+from worker.store.suppressions import EVERYTHING, Suppression, add_within, keys_now
 from worker.store.tallies import of_campaign, taken
 
 #: Kinds of facts. The source of a late bounce is its reason, that of a complaint its type.
@@ -151,7 +151,7 @@ class Aftermath:
             dead = _refused(connection, campaign_id)
         for start in range(0, len(dead), _CHUNK):
             with self._database.write() as connection:
-                _suppress(connection, dead[start : start + _CHUNK], "relay", now)
+                _suppress(connection, _again(connection, dead[start : start + _CHUNK]), "relay", now)
         return len(dead)
 
 
@@ -196,6 +196,12 @@ def _suppress(connection: sa.Connection, dead: Sequence[_Dead], source: str, now
     rows = [{"delivery_id": one.delivery_id, "kind": GONE_FACT, "at": now, "source": source} for one in dead]
     connection.execute(insert_new(facts, connection).on_conflict_do_nothing(), rows)
     add_within(connection, [Suppression(one.address_key, EVERYTHING, "bounce", source, now) for one in dead])
+
+
+def _again(connection: sa.Connection, dead: Sequence[_Dead]) -> Sequence[_Dead]:
+    """Return them by the hashes that they have now: since the look they may have got new ones."""
+    now = keys_now(connection, [one.delivery_id for one in dead])
+    return [_Dead(one.delivery_id, now[one.delivery_id], one.provider) for one in dead]
 
 
 def _is_gone(connection: sa.Connection, end: Outcome, address_key: bytes) -> bool:

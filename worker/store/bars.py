@@ -153,7 +153,7 @@ class Bars:
     def know(self, shape: int, under: Sequence[int]) -> None:
         """Write down that people of this shape are under these rules; may be repeated."""
         with self._database.write() as connection:
-            _know(connection, [(shape, number) for number in under])
+            know_within(connection, [(shape, number) for number in under])
 
     def mark(self, found: Sequence[Marked]) -> Sequence[int]:
         """Give people the shapes that say they are under rules; return the ids of who has changed since."""
@@ -162,7 +162,7 @@ class Bars:
             only_writer(connection, wait=True)
             in_force = {bar.id for bar in standing(connection)}
             pairs = {(one.shape, number) for one in found for number in one.under if number in in_force}
-            _know(connection, sorted(pairs))
+            know_within(connection, sorted(pairs))
             for one in found:
                 same = people.c.id == one.person_id, people.c.version == one.version
                 # A version more: who corrects this record now has not seen the rule (dossiers.replace).
@@ -185,7 +185,8 @@ class Bars:
             return set(connection.execute(sa.select(rules.c.id).where(rules.c.counted == 0)).scalars())
 
 
-def _know(connection: sa.Connection, pairs: Sequence[tuple[int, int]]) -> None:
+def know_within(connection: sa.Connection, pairs: Sequence[tuple[int, int]]) -> None:
+    """Write down which rules shapes stand for, inside the caller's transaction; may be repeated."""
     if pairs:
         made = insert_new(barred, connection).on_conflict_do_nothing()
         connection.execute(made, [{"shape": shape, "rule_id": number} for shape, number in pairs])

@@ -398,15 +398,15 @@ def _claim(
         if rows:
             # By range: the rows between are the same, and a list of their ids costs more than the update.
             # What somebody cancelled since the query is not among those that come back.
-            taken = set(
-                connection.execute(
-                    sa.update(deliveries)
-                    .where(*due, deliveries.c.id <= rows[-1].id)
-                    .values(state=State.SENDING, lease_id=lease.id)
-                    .returning(deliveries.c.id)
-                ).scalars()
+            mine = (
+                sa.update(deliveries)
+                .where(*due, deliveries.c.id <= rows[-1].id)
+                .values(state=State.SENDING, lease_id=lease.id)
+                .returning(deliveries.c.id, deliveries.c.address_key)
             )
-            fewer = {row.id: row.address_key for row in rows if row.fewer and row.id in taken}
+            # With the hash of this moment: it may have been changed since the query.
+            taken = {row.id: row.address_key for row in connection.execute(mine)}
+            fewer = {row.id: taken[row.id] for row in rows if row.fewer and row.id in taken}
             late = begin_rests(connection, fewer, now) if fewer else ()
             _mark(connection, late, State.SKIPPED, "suppressed", now)
             claimed = [Claimed(*row[:5]) for row in rows if row.id in taken and row.id not in late]

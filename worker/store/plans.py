@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from worker.deeds import Deed
 from worker.deliveries import State
 from worker.errors import Refused
+from worker.store import keyrings
 from worker.store.audience import Kind, Rule, chosen, kinds, last_of_slice, some
 from worker.store.audit import append
 from worker.store.bars import standing
@@ -152,10 +153,17 @@ class Plans:
         return edition
 
     def frozen(self, campaign_id: int) -> str:
-        """Return a campaign's edition as it is stored, to be shown; never to be sent (see edition)."""
+        """Return a campaign's edition as it is stored, to be shown; never to be sent (see edition).
+
+        Raises:
+            Refused: there is no such campaign.
+        """
         with self._database.read() as connection:
             query = sa.select(campaigns.c.edition).where(campaigns.c.id == campaign_id)
-            return str(connection.execute(query).scalar_one())
+            found = connection.execute(query).scalar_one_or_none()
+        if found is None:
+            raise Refused("there is no such campaign")
+        return str(found)
 
     def move(
         self,
@@ -249,6 +257,7 @@ class Plans:
 
     def _slice(self, campaign: Campaign, size: int, now: float) -> Sequence[int]:
         with self._database.write() as connection:
+            keyrings.hold(connection, alone=False)  # whom it writes down, it writes down as they are held
             launch = connection.execute(
                 sa.select(
                     campaigns.c.launched_at,

@@ -45,7 +45,7 @@ metadata = MetaData(
 
 #: SQLite gives its fast rowid only to a column spelled INTEGER.
 Id = BigInteger().with_variant(Integer, "sqlite")
-#: The keyed hash of a canonical address (sealing.Keyring.address_key).
+#: The keyed hash of a canonical address (sealing.Keyring.address_key); its first byte says by which key.
 AddressKey = LargeBinary(16)
 
 lists = Table(
@@ -304,12 +304,28 @@ facts = Table(
     PrimaryKeyConstraint("delivery_id", "kind"),
 )
 
-#: Which key ring this store belongs to: a keyed mark of it, not a key. One row.
+#: How often each link of a campaign was followed, where the appeal wants that counted.
+visits = Table(
+    "visits",
+    metadata,
+    Column("campaign_id", ForeignKey("campaigns.id"), nullable=False),
+    # The mail's language and form: "en", "en discreet".
+    Column("variant", String(48), nullable=False),
+    # Its number in the mail (content.ways).
+    Column("link", Integer, nullable=False),
+    Column("count", Integer, nullable=False),
+    PrimaryKeyConstraint("campaign_id", "variant", "link"),
+)
+
+#: Which key ring this store belongs to (a keyed mark of the look-up key in use, not a key), and which of its
+#: keys are in use. One row: so every machine that shares the store changes over at the same moment.
 keyrings = Table(
     "keyrings",
     metadata,
     Column("id", Id, primary_key=True, autoincrement=False),
     Column("fingerprint", LargeBinary(16), nullable=False),
+    Column("seal", Integer, nullable=False),
+    Column("lookup", Integer, nullable=False),
 )
 
 #: Who did what when to what, each entry with the hash of the one before (worker.deeds). Triggers refuse to

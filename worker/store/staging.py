@@ -19,6 +19,8 @@ from sqlalchemy import exc
 from sqlalchemy.schema import CreateTable
 
 from worker.deeds import Deed
+from worker.errors import Unavailable
+from worker.store import keyrings
 from worker.store.audit import append
 from worker.store.bars import require_same
 from worker.store.database import Database, insert_new, translated
@@ -32,12 +34,21 @@ from worker.store.schema import (
     suppressions,
     unheeded,
 )
-from worker.store.suppressions import ERASURE, EVERYTHING, among, only_writer, suppressed
+from worker.store.suppressions import (
+    ERASURE,
+    EVERYTHING,
+    among,
+    batched,
+    only_writer,
+    rename_within,
+    suppressed,
+)
 
 #: Pages of it that SQLite keeps in memory, in KiB; its index takes 30 MB for a million people.
 _CACHE_KIB = 48_000
-#: Records mended at once.
+#: Records mended at once, and hashed anew at once.
 _MENDED = 1_000
+_REHASHED = 500
 
 
 class Staged(NamedTuple):
@@ -65,6 +76,17 @@ class Held:
 
 #: Makes one record of what is staged and of what is held by now.
 Mend = Callable[[Staged, Held], Staged]
+#: Gives every hash of a staged person's address, under each look-up key in the secret file as it is now.
+Forms = Callable[[Staged], Sequence[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Hashes:
+    """What an import knows of other hashes of its people; nothing where only one look-up key ever was."""
+
+    forms: Forms
+    #: Something stands against somebody under an earlier hash: that one, and the one they come in under.
+    earlier: Mapping[bytes, bytes]
 
 
 def first_come(ours: Staged, held: Held) -> Staged:
@@ -144,12 +166,14 @@ class Staging:
         mend: Mend = first_come,
         deed: Deed | None = None,
         edition: int | None = None,
+        hashes: Hashes | None = None,
     ) -> tuple[int, int]:
         """Make everyone staged a member of a list (made if new), in one transaction; then close.
 
         `mend` is asked about each person whose record is not the one that theirs was merged with, because
         another import was there first. Refused where the never-mail rules are no more those of
-        `edition`.
+        `edition`. While hashes are changed, or when they were since the first row, everyone staged is first
+        put under the hash that they are held under.
 
         Returns:
             How many people are new to us, and how many members new to the list.
@@ -161,9 +185,11 @@ class Staging:
             if edition is not None:
                 require_same(connection, edition)
             list_id = _list(connection, slug, title, now)
+            earlier = {} if hashes is None else {**hashes.earlier, **_rehash(connection, hashes.forms)}
             _mend(connection, mend)
             _leave_out(connection)
             new = _write_people(connection, now)
+            _bring_along(connection, earlier)
             before = _members(connection, list_id)
             _write_memberships(connection, list_id, now)
             _mind_topics(connection)
@@ -224,6 +250,101 @@ def _list(connection: sa.Connection, slug: str, title: str, now: float) -> int:
     made = insert_new(lists, connection).values(slug=slug, title=title, created_at=now)
     connection.execute(made.on_conflict_do_nothing(index_elements=["slug"]))
     return int(connection.execute(sa.select(lists.c.id).where(lists.c.slug == slug)).scalar_one())
+
+
+def _rehash(connection: sa.Connection, forms: Forms) -> Mapping[bytes, bytes]:
+    """Put everyone staged under the hash that they are held under; who is new, under today's.
+
+    Returns:
+        Other hashes of theirs under which something stands, and the one that they are under now.
+    """
+    earlier: dict[bytes, bytes] = {}
+    today = keyrings.use(connection)
+    if today is None or not (_is_other(connection, staged, today) or _is_other(connection, people, today)):
+        return earlier
+    after = b""
+    query = sa.select(staged).where(staged.c.address_key > sa.bindparam("after"))
+    query = query.order_by(staged.c.address_key).limit(_REHASHED)
+    change = sa.update(staged).where(staged.c.address_key == sa.bindparam("of"))
+    while rows := [Staged(*row) for row in connection.execute(query, {"after": after})]:
+        after = rows[-1].address_key
+        # Whoever gets a hash further on is met again there, and stays as they are.
+        now = _held_by_number(connection, rows) | _held_or_new(connection, rows, forms, today, earlier)
+        changes = [{"of": of, "to": to} for of, to in now.items() if of != to]
+        if changes:
+            connection.execute(change.values(address_key=sa.bindparam("to")), changes)
+    return earlier
+
+
+def _is_other(connection: sa.Connection, table: sa.Table, today: keyrings.Use) -> bool:
+    """Tell whether anybody there is under another look-up key than today's; by the index, at once."""
+    query = sa.select(sa.literal(1)).limit(1)
+    return any(
+        connection.execute(query.where(side)).first() is not None
+        for side in other_keys(table.c.address_key, today.lookup)
+    )
+
+
+def other_keys(
+    column: sa.ColumnElement[bytes], lookup: int
+) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    """Return the two conditions "made with a key of a lower id, or of a higher one", fit for an index."""
+    return column < bytes((lookup,)), column >= bytes((lookup, *(255,) * 16))
+
+
+def _held_by_number(connection: sa.Connection, rows: Sequence[Staged]) -> dict[bytes, bytes]:
+    """Return for those merged with a record the hash that it is held under by now."""
+    merged = {row.person_id: row.address_key for row in rows if row.version}
+    query = sa.select(people.c.id, people.c.address_key).where(people.c.id.in_(list(merged)))
+    return {merged[number]: bytes(key) for number, key in connection.execute(query)}
+
+
+def _held_or_new(
+    connection: sa.Connection,
+    rows: Sequence[Staged],
+    forms: Forms,
+    today: keyrings.Use,
+    earlier: dict[bytes, bytes],
+) -> dict[bytes, bytes]:
+    """Return for those new to us the hash under which another import has brought them in, else today's.
+
+    Whoever said no to everything does not come in; what else stands under another hash is added to `earlier`.
+    """
+    theirs = {row.address_key: forms(row) for row in rows if not row.version}
+    every = [form for each in theirs.values() for form in each]
+    held = set(
+        connection.execute(sa.select(people.c.address_key).where(people.c.address_key.in_(every))).scalars()
+    )
+    standing = sa.select(suppressions.c.address_key, suppressions.c.scope)
+    stands = connection.execute(standing.where(suppressions.c.address_key.in_(every))).all()
+    under = {row.address_key for row in stands}
+    said_no = {row.address_key for row in stands if row.scope == EVERYTHING}
+    found = {}
+    for key, each in theirs.items():
+        todays = [form for form in each if form[0] == today.lookup]
+        if not todays:
+            raise Unavailable(
+                f"the key ring here lacks key {today.lookup}, which the database uses by now",
+                remedy="Copy var/secret.toml here from where `tocsin keys new` ran, and import again.",
+            )
+        if not said_no.isdisjoint(each):  # under a hash that an old key ring did not look for
+            connection.execute(sa.delete(staged).where(staged.c.address_key == key))
+            continue
+        found[key] = ([form for form in each if form in held] or todays)[0]
+        earlier.update({form: found[key] for form in each if form in under and form != found[key]})
+    return found
+
+
+def _bring_along(connection: sa.Connection, earlier: Mapping[bytes, bytes]) -> None:
+    """Put what stands under an earlier hash of those who came in under the hash that they are held under."""
+    for some in batched(earlier, _MENDED):
+        keys = list({earlier[one] for one in some})
+        held = set(
+            connection.execute(
+                sa.select(people.c.address_key).where(people.c.address_key.in_(keys))
+            ).scalars()
+        )
+        rename_within(connection, {one: earlier[one] for one in some if earlier[one] in held})
 
 
 def _mend(connection: sa.Connection, mend: Mend) -> None:

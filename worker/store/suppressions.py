@@ -9,10 +9,11 @@ just writing those. `heed` does the looking when no import is at its last step. 
 seen by the import, or is looked at when what the import wrote can be seen.
 """
 
+import itertools
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
@@ -20,9 +21,18 @@ import sqlalchemy as sa
 
 from worker.deeds import Deed
 from worker.errors import WrongUse
+from worker.store import keyrings
 from worker.store.audit import append
 from worker.store.database import Database, insert_new
-from worker.store.schema import memberships, no_to_a_topic, people, suppressions, topic_sets, unheeded
+from worker.store.schema import (
+    deliveries,
+    memberships,
+    no_to_a_topic,
+    people,
+    suppressions,
+    topic_sets,
+    unheeded,
+)
 
 EVERYTHING = "all"
 #: What a person wishes of us for a time (wishes): a pause; and the rest after each mail, of who wants fewer.
@@ -45,6 +55,13 @@ REFUSED: Final = 1
 _HEEDED = 1_000
 #: PostgreSQL's number for the right to write memberships.
 _MEMBERSHIPS = 0x_746F_6373_696E
+
+
+def batched(keys: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    """Yield lists of so many keys."""
+    left = iter(keys)
+    while some := list(itertools.islice(left, size)):
+        yield some
 
 
 def list_scope(list_id: int) -> str:
@@ -109,6 +126,9 @@ class Suppression:
     source: str  #: where it came from: "one-click", "page", "cli", a file's name
     created_at: float  #: UTC seconds
     ends_at: float | None = None  #: UTC seconds; None: it never ends by itself
+    #: Where an address was just hashed: its hash under each look-up key we have, in place of the one above.
+    #: Empty: the key was read from the store in this transaction.
+    forms: tuple[bytes, ...] = ()
 
 
 class Act(Enum):
@@ -147,6 +167,7 @@ def add_within(connection: sa.Connection, entries: Sequence[Suppression]) -> int
     """
     if not entries:
         return 0
+    entries = _as_held(connection, entries)
     # In one order, whoever writes: two who bring the same people would else wait for each other (PostgreSQL).
     rows = [
         {
@@ -239,6 +260,74 @@ def lift_within(
         first = lifted[0].address_key.hex()
         append(connection, deed.noting(key=first, lifted=len(lifted), had_said=said))
     return Lifted(len(lifted), [one for one in found if one not in lifted])
+
+
+def _as_held(connection: sa.Connection, entries: Sequence[Suppression]) -> Sequence[Suppression]:
+    """Put each address just hashed under the key that its person is held under, else under today's.
+
+    While hashes are changed, some people are held under the old one and some under the new; a "no" under the
+    other would be found by no claim.
+    """
+    if not any(one.forms for one in entries):
+        return entries
+    keyrings.hold(connection, alone=False)
+    today = keyrings.use(connection)
+    found = [one for one in entries if one.forms]
+    if today is not None and any(max(form[0] for form in one.forms) < today.lookup for one in found):
+        raise WrongUse(
+            f"the key ring here lacks key {today.lookup}, which the database uses since a moment ago",
+            remedy="Copy var/secret.toml here from where `tocsin keys new` ran, and repeat: it is safe.",
+        )
+    held = _held(connection, [form for one in found if len(one.forms) > 1 for form in one.forms])
+    return [replace(one, address_key=_chosen(one, held, today)) if one.forms else one for one in entries]
+
+
+def _held(connection: sa.Connection, forms: Sequence[bytes]) -> set[bytes]:
+    """Return those of the hashes under which somebody is held."""
+    found: set[bytes] = set()
+    for some in batched(forms, _HEEDED):
+        clause, values = among(connection, some)
+        query = f"SELECT address_key FROM people WHERE address_key {clause}"
+        found.update(bytes(row[0]) for row in connection.exec_driver_sql(query, values))
+    return found
+
+
+def _chosen(one: Suppression, held: Collection[bytes], today: keyrings.Use | None) -> bytes:
+    theirs = [form for form in one.forms if form in held]
+    todays = [form for form in one.forms if today is not None and form[0] == today.lookup]
+    return (*theirs, *todays, one.forms[0])[0]
+
+
+def keys_now(connection: sa.Connection, delivery_ids: Collection[int]) -> dict[int, bytes]:
+    """Return the hashes of whom these deliveries are for, as they are until the transaction ends.
+
+    Locked against a change of the hash only: a "no" under one that is just changed would be found by nobody.
+    """
+    query = sa.select(deliveries.c.id, deliveries.c.address_key).where(deliveries.c.id.in_(delivery_ids))
+    query = query.order_by(deliveries.c.id).with_for_update(read=True, key_share=True)
+    return {row.id: row.address_key for row in connection.execute(query)}
+
+
+def rename_within(connection: sa.Connection, names: Mapping[bytes, bytes]) -> int:
+    """Put what stands under the first of each two hashes under the second; return how many entries did.
+
+    What stands under the second already stays, but for a strict reason. The caller has seen to it that the
+    second one is what the person is held under.
+    """
+    count = 0
+    for some in batched(names, _HEEDED):
+        rows = connection.execute(sa.select(suppressions).where(suppressions.c.address_key.in_(some))).all()
+        if rows:
+            moved = [{**row._mapping, "address_key": names[row.address_key]} for row in rows]  # noqa: SLF001 - SQLAlchemy's public name for it
+            moved.sort(key=lambda row: (row["address_key"], row["scope"]))
+            connection.execute(insert_new(suppressions, connection).on_conflict_do_nothing(), moved)
+            for reason in STRICT:
+                _harden(connection, [one for one in moved if one["reason"] == reason], reason)
+            connection.execute(sa.delete(suppressions).where(suppressions.c.address_key.in_(some)))
+            news = {names[row.address_key] for row in rows}
+            connection.execute(sa.insert(unheeded), [{"address_key": one} for one in sorted(news)])
+        count += len(rows)
+    return count
 
 
 def only_writer(connection: sa.Connection, *, wait: bool) -> bool:

@@ -16,6 +16,7 @@ import pytest
 import structlog
 
 from worker.cli import main
+from worker.soundings import spam
 
 #: What a workspace must have set before it may send, and a relay on this machine that nobody listens at.
 _OURS = {
@@ -100,6 +101,12 @@ def people(_peopled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path / "office"
 
 
+@pytest.fixture(scope="session")
+def filters() -> object:
+    """The spam filters that would be asked."""
+    return spam._FILTERS
+
+
 @pytest.fixture
 def tocsin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Tocsin]:
     """Run a command line in this process, as `alice`; `stdin` is no terminal."""
@@ -107,6 +114,8 @@ def tocsin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         monkeypatch.delenv(name)
     monkeypatch.setenv("TOCSIN_OPERATOR", "alice")
     monkeypatch.setenv("COLUMNS", "80")
+    # It takes seconds each time; that it is asked and understood, tests/browser/proof shows.
+    monkeypatch.setattr(spam, "_FILTERS", ())
 
     def run(*words: str, stdin: bytes = b"") -> Ran:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))

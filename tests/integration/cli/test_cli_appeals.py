@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from worker.soundings import spam
+
 #: Runs a command line; see conftest.
 Tocsin = Callable[..., Any]
 
@@ -125,17 +127,20 @@ def test_errors_are_told_with_what_to_do_and_exit_1(workspace: Path, tocsin: Toc
 
 @pytest.mark.usefixtures("workspace")
 def test_a_spam_filter_that_is_installed_is_asked(
-    tmp_path: Path, tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch, filters: object
 ) -> None:
-    """What it says of a mail is a finding, with the rules that cost points."""
+    """What it says of each mail, all asked at once, is a finding with the rules that cost points."""
+    monkeypatch.setattr(spam, "_FILTERS", filters)
     program = tmp_path / "bin" / "spamassassin"
     program.parent.mkdir()
     program.write_text(
-        "#!/bin/sh\n[ \"$1 $2\" = '-L -t' ] && grep -c '^Subject: ' > /dev/null || exit 9\n"
-        "echo 'Content analysis details:   (6.1 points, 5.0 required)'\necho\n"
+        "#!/bin/sh\n[ \"$1 $2\" = '-L -t' ] || exit 9\nshift 2\nfor mail; do\n"
+        "grep '^Subject: ' \"$mail\" || exit 9\n"
+        "echo 'Inhaltsanalyse:   (6.1 Punkte, 5.0 required)'\necho\n"
         "echo ' pts rule name              description'\n"
+        "echo '---- ---------------------- -------------'\n"
         "echo ' 6.5 TOO_LOUD               BODY: It shouts'\n"
-        "echo '-0.4 LIST                   A list'\n"
+        "echo '-0.4 LIST                   A list'\necho\ndone\n"
     )
     program.chmod(0o700)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")

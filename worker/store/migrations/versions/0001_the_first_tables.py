@@ -68,6 +68,8 @@ def upgrade() -> None:
         "keyrings",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("fingerprint", sa.LargeBinary(length=16), nullable=False),
+        sa.Column("seal", sa.Integer(), nullable=False),
+        sa.Column("lookup", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_keyrings")),
     )
     op.create_table(
@@ -262,6 +264,15 @@ def upgrade() -> None:
         sa.Column("source", sa.String(length=64), nullable=False),
         sa.ForeignKeyConstraint(["delivery_id"], ["deliveries.id"], name=op.f("fk_facts_delivery_id")),
         sa.PrimaryKeyConstraint("delivery_id", "kind", name=op.f("pk_facts")),
+    )
+    op.create_table(
+        "visits",
+        sa.Column("campaign_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("variant", sa.String(length=48), nullable=False),
+        sa.Column("link", sa.Integer(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["campaign_id"], ["campaigns.id"], name=op.f("fk_visits_campaign_id")),
+        sa.PrimaryKeyConstraint("campaign_id", "variant", "link", name=op.f("pk_visits")),
     )
     op.create_table(
         "audit",
