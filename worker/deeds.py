@@ -45,6 +45,7 @@ class Action(StrEnum):
     PEOPLE_EXPORT = "people export"
     PEOPLE_CORRECT = "people correct"
     PEOPLE_FORGET = "people forget"
+    RETENTION = "retention"
     KEYS_NEW = "keys new"
     KEYS_ROTATE = "keys rotate"
     UPGRADE = "db upgrade"

@@ -141,7 +141,8 @@ class Rotation:
             record = self._ring.seal(number, person.to_bytes(), self._random(NONCE_BYTES))
         held = {*others, key} - {today}
         barred = under(rules, person)
-        return Renewed(number, today, sorted(held), record, self._ring.shape(person, barred), barred)
+        shape = self._ring.shape(person, barred)
+        return Renewed(number, today, sorted(held), record, key != today, shape, barred)
 
 
 def states(ring: Keyring, use: Use, standing: Standing) -> Iterator[KeyState]:

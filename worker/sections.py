@@ -357,3 +357,18 @@ class Sending(Section):
         if self.slice_seconds >= self.lease_seconds:
             raise wrong("slice_seconds", self.slice_seconds, "should be shorter than lease_seconds")
         return self
+
+
+Days = Annotated[int, Field(ge=0, le=36_500)]
+
+
+class Retention(Section):
+    """After how many days what names people is removed by itself; 0 for never."""
+
+    rejects: Days = Field(default=30, description="Days for lists of rejected rows (var/rejects).")
+    exports: Days = Field(default=30, description="Days for exports of one person or of suppressions.")
+    previews: Days = Field(default=7, description="Days for previews (var/preview).")
+    captured: Days = Field(default=7, description="Days for mail that a demo captured (var/outbox).")
+    replies: Days = Field(
+        default=90, description="Days after a campaign's end for the relay's words on each mail."
+    )

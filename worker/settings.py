@@ -89,6 +89,11 @@ class Settings(BaseSettings):
         default=sections.Sending(), description="How a campaign is cut up, leased and given up."
     )
 
+    retention: sections.Retention = Field(
+        default=sections.Retention(),
+        description="After how many days what names people is removed by itself; 0 for never.",
+    )
+
     def __init__(self, *sources: PydanticBaseSettingsSource) -> None:
         """Take the sources, the one that wins first; `load` is the way to make one."""
         super().__init__(_build_sources=(sources, {}))

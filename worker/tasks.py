@@ -25,6 +25,7 @@ from worker.errors import TocsinError, Unavailable
 from worker.inbox import Maildir
 from worker.postroom import PostRoom
 from worker.preferences import Preferences
+from worker.retention import Retention
 from worker.sealing import Keyring
 from worker.settings import Settings
 from worker.store.plans import Plans
@@ -101,6 +102,10 @@ class Tools(Protocol):
         """What acts on the mail that comes back."""
 
     @property
+    def retention(self) -> Retention:
+        """What removes what is kept too long."""
+
+    @property
     def maildir(self) -> Maildir | None:
         """Where it lies."""
 
@@ -145,6 +150,8 @@ def _register(app: Celery, tools: Callable[[], Tools]) -> None:
             tools().preferences.end_due()
         with _told("returns"):
             tools().postroom.tick(tools().maildir)
+        with _told("retention"):
+            tools().retention.tick()
 
     @task(name="tocsin.launch")
     def launch(campaign_id: int) -> None:

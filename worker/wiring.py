@@ -8,6 +8,7 @@ and the commands of every day need none of it.
 """
 
 import importlib
+import platform
 import random
 import secrets
 import time
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from worker.post.relay import Relay
     from worker.postroom import PostRoom
     from worker.preferences import Preferences
+    from worker.retention import Retention
     from worker.rights import Rights
     from worker.rotation import Rotation
     from worker.routes import Routes
@@ -250,6 +252,15 @@ class Wiring:
             self.clock,
             Alarms(self.plans),
         )
+
+    @cached_property
+    def retention(self) -> "Retention":
+        """What is kept of people, and for how long."""
+        from worker.retention import Retention
+        from worker.store.left import Left
+
+        left = Left(self.database, platform.node())
+        return Retention(left, self.settings.state.absolute(), self.settings.retention, self.clock)
 
     @property
     def maildir(self) -> "Maildir | None":

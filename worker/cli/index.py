@@ -69,6 +69,9 @@ ENTRIES = (
         FOLLOW,
     ),
     Entry("audit", "audit", "Show who did what when, and prove that nobody has changed it.", FOLLOW),
+    Entry(
+        "retention", "retention", "Show what is kept of people, and until when; remove what is due.", FOLLOW
+    ),
     Entry("up", "running", "Run everything on this machine until Ctrl-C.", RUN),
     Entry("worker", "running", "Run one worker, which sends what is due.", RUN),
     Entry("beat", "running", "Run the clock that wakes the workers.", RUN),

@@ -15,11 +15,15 @@ from worker.deeds import Action
 from worker.errors import WrongUse
 from worker.rights import Correction, Subject, check_field
 from worker.store.dossiers import Erased
+from worker.store.left import Kind
 from worker.tables import readings
 from worker.tables.lists import tidy
 from worker.wiring import Wiring
 
 app = grammar.commands("people", "tocsin people show -", "tocsin people forget me@example.org --dry-run")
+
+#: Files that hold what was said to or of people; lists of rejected rows hold line numbers and reasons.
+_MAY_NAME = (Kind.EXPORTS, Kind.CAPTURED, Kind.PREVIEWS)
 
 Who = Annotated[
     str,
@@ -82,13 +86,15 @@ def export(
     """Write all of it for them to read: JSON, and one page without scripts.
 
     Only you may read the files (mode 600), and none is written over. Remove them when they have been handed
-    over. Exits 1 if we hold nothing.
+    over; `tocsin retention` lists them until then. Exits 1 if we hold nothing.
     """
     with session.opened() as tocsin:
         told = dossiers.facts(_found(tocsin, who), suppressed.scope_names(tocsin))
         folder = Path(to) if to else tocsin.settings.state / "exports"
         made_at = str(terminal.iso(tocsin.clock()))
         paths = dossiers.write(told, folder, tocsin.settings.organisation.name, made_at)
+        for path in paths:
+            tocsin.retention.note(Kind.EXPORTS, path)
         tocsin.audit.note(session.deed(tocsin, Action.PEOPLE_EXPORT))
     for path in paths:
         terminal.say(f"Written: {path} (mode 600)")
@@ -185,9 +191,12 @@ def forget(
             return
         terminal.ask("Forget this person for good", agreed=yes)
         done = tocsin.rights.forget(subject, "cli")
+        kept = [one for one in tocsin.retention.items() if one.kind in _MAY_NAME]
         tocsin.audit.note(session.deed(tocsin, Action.PEOPLE_FORGET, mails=done.mails))
     _tell(done, "Gone")
     terminal.say("Not reached by this: backups, files you imported, exports, and mail kept in the inbox.")
+    if kept:
+        terminal.warn(f"Files here that may name them: {count(len(kept))}. See: tocsin retention")
 
 
 def _tell(done: Erased, title: str) -> None:

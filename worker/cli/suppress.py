@@ -19,6 +19,7 @@ from worker.cli.terminal import Column, count
 from worker.content import appeals
 from worker.deeds import Action
 from worker.errors import Refused, WrongUse
+from worker.store.left import Kind
 from worker.store.suppressions import EVERYTHING, Act, Lifted, Suppression, list_scope, topic_scope
 from worker.wiring import Wiring
 
@@ -286,6 +287,8 @@ def export(
     """
     with session.opened() as tocsin:
         number = suppressed.write_out(tocsin, file)
+        if file != incoming.STANDARD_INPUT:
+            tocsin.retention.note(Kind.EXPORTS, Path(file))
     if file != incoming.STANDARD_INPUT:
         terminal.say(f"{count(number)} written to {file} (mode 600).")
 

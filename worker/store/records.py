@@ -30,6 +30,7 @@ class Renewed:
     key: bytes  #: the hash of their address
     others: Sequence[bytes]  #: the hashes of it under every other look-up key
     sealed: bytes | None  #: None: it is under today's key already
+    moves: bool  #: whether they are held under another hash so far
     shape: int  #: see the schema's memberships
     rules: Sequence[int]  #: ids of the never-mail rules that the shape stands for
 
@@ -136,12 +137,13 @@ class Records:
             found = [one for one in made if one is not None]
             busy = _rename_deliveries(connection, found)
             done = [one for one in found if one.id not in busy]
-            bars.know_within(connection, [(one.shape, rule) for one in done for rule in one.rules])
-            _write(connection, done)
+            changed = [one for one in done if one.moves or one.sealed is not None]
+            bars.know_within(connection, [(one.shape, rule) for one in changed for rule in one.rules])
+            _write(connection, changed)
             names = {other: one.key for one in done for other in one.others}
             moved = rename_within(connection, names)
             _rename_unheeded(connection, names)
-        return Step(rows[-1].id, len(done), len(busy), len(rows) - len(found), moved)
+        return Step(rows[-1].id, len(changed), len(busy), len(rows) - len(found), moved)
 
 
 def _is_other(to: Use) -> sa.ColumnElement[bool]:

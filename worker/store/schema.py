@@ -345,6 +345,23 @@ audit = Table(
     Column("hash", String(64), nullable=False),
 )
 
+#: Files with personal data that were written at places of an operator's choice, to be cleaned up.
+left_files = Table(
+    "left_files",
+    metadata,
+    Column("id", Id, primary_key=True),
+    # Only there it can be removed.
+    Column("host", String(64), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("made_at", Double, nullable=False),
+    # By what it is known again; as text, for they may be larger than any number of ours.
+    Column("device", String(24), nullable=False),
+    Column("inode", String(24), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),
+)
+
 #: Blocks of ids handed out ahead of their rows (person, batch).
 counters = Table(
     "counters",
