@@ -33,6 +33,7 @@ class Action(StrEnum):
     ACCEPT = "unconfirmed accept"
     RESEND = "unconfirmed resend"
     LISTS_IMPORT = "lists import"
+    LISTS_POLICY = "lists policy"
     SUPPRESS_ADD = "suppress add"
     SUPPRESS_IMPORT = "suppress import"
     SUPPRESS_LIFT = "suppress lift"

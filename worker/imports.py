@@ -20,7 +20,7 @@ from worker.deeds import Deed
 from worker.errors import Refused
 from worker.sealing import NONCE_BYTES, Keyring, Person
 from worker.store.bars import Bars, Book
-from worker.store.people import People
+from worker.store.people import ConsentText, People
 from worker.store.staging import Hashes, Held, Staged, Staging
 from worker.store.suppressions import EVERYTHING, Suppressions, is_topic, list_scope
 from worker.tables.lists import Consent, Rejected, Row
@@ -88,7 +88,7 @@ class Importer:
         self._keyring = keyring
         self._random = random
         self._clock = clock
-        self._consents: dict[tuple[str, str, str], int] = {}
+        self._consents: dict[ConsentText, int] = {}
         self._shapes: dict[tuple[frozenset[str], str, bool, tuple[int, ...]], int] = {}
         self._book = Book((), 0)
         self._ids: Iterator[int] = iter(())
@@ -279,9 +279,10 @@ class _Coming:
         return cls(Person(row.address, row.fields, row.language, row.discreet), row.consent)
 
     @property
-    def text(self) -> tuple[str, str, str]:
+    def text(self) -> ConsentText:
         """What the consent says, without its date."""
-        return self.consent.basis, self.consent.source, self.consent.wording
+        said = self.consent.basis, self.consent.source, self.consent.wording
+        return (*said, True) if self.consent.offered else said
 
     def before(self, later: "_Coming") -> "_Coming":
         """Return both rows as one: the first stands, the later fills its gaps."""

@@ -18,6 +18,7 @@ from worker.readers import Trial
 from worker.sealing import Keyring, Person
 from worker.store.audience import Kind, Rule
 from worker.store.people import People
+from worker.store.policies import Policies
 
 #: What a person's name is made of.
 _NAMES = frozenset({"name", "first_name", "last_name"})
@@ -44,6 +45,7 @@ class Planner:
     def __init__(
         self,
         people: People,
+        policies: Policies,
         campaigns: Campaigns,
         keyring: Keyring,
         *,
@@ -53,6 +55,7 @@ class Planner:
     ) -> None:
         """Take the adapters; `edition` freezes an appeal's files as they are now."""
         self._people = people
+        self._policies = policies
         self._campaigns = campaigns
         self._keyring = keyring
         self._edition = edition
@@ -64,6 +67,9 @@ class Planner:
         waivers = preflight.waivers(order.waive)
         edition = self._edition(order.appeal)
         lists = tuple(each.id for each in self._people.find_lists(order.lists))
+        edition = replace(
+            edition, special=replace(edition.special, names=self._policies.special_names(lists))
+        )
         rule = Rule(lists, order.limit, topics=appeals.parse(edition.slug, edition.appeal).topics)
         now = self._clock()
         start = calendar.moment(order.at, order.time_zone, now) if order.at else now

@@ -243,6 +243,17 @@ class Web(Section):
     )
 
 
+class Fields(Section):
+    """What is known of people beside their address."""
+
+    special: str = Field(
+        default="",
+        pattern=r"^([a-z][a-z0-9_]*( [a-z][a-z0-9_]*)*)?$",
+        description="Fields that tell of health, belief, politics or sexuality, as in: diagnosis faith. They "
+        "stand inside a mail only, never in its subject, preheader, headers or links.",
+    )
+
+
 class Timeouts(Section):
     """Patience per SMTP step, in seconds (RFC 5321 section 4.5.3.2)."""
 

@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     discreet: sections.Discreet | None = Field(
         default=None, description="Neutral names for people who must not be seen to get our mail."
     )
+    fields: sections.Fields = Field(
+        default=sections.Fields(), description="What is known of people beside their address."
+    )
     web: sections.Web = Field(default=sections.Web(), description="The opt-out and preference pages.")
     relay: sections.Relay = Field(default=sections.Relay(), description="The server that takes our mail.")
     relays: dict[sections.RelayName, sections.Relay] = Field(

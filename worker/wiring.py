@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from worker.sealing import Keyring
     from worker.store.bars import Bars
     from worker.store.ledger import Ledger
+    from worker.store.policies import Policies
     from worker.store.suppressions import Suppressions
     from worker.sweep import Sweep
     from worker.throttle import Throttle
@@ -173,6 +174,13 @@ class Wiring:
         from worker.store.bars import Bars
 
         return Bars(self.database)
+
+    @cached_property
+    def policies(self) -> "Policies":
+        """What lists ask of a consent."""
+        from worker.store.policies import Policies
+
+        return Policies(self.database)
 
     @cached_property
     def barring(self) -> "Barring":
@@ -336,7 +344,7 @@ class Wiring:
     def edition(self, slug: str) -> "Edition":
         """Freeze an appeal, the look and our names as they are now."""
         from worker import workspace
-        from worker.content.editions import Edition, Form
+        from worker.content.editions import Edition, Form, Special
         from worker.content.rendering import Organisation
 
         discreet = self.settings.discreet
@@ -347,6 +355,7 @@ class Wiring:
             look=self._spoken("look"),
             organisation=Organisation(**organisation.model_dump()),
             open=Form(_identity(self.settings.mail, phrase=organisation.name), web.base_url),
+            special=Special(fields=tuple(self.settings.fields.special.split())),
             discreet=Form(_identity(discreet), web.discreet_base_url or web.base_url) if discreet else None,
         )
 
@@ -356,7 +365,7 @@ class Wiring:
         from worker.planning import Planner
 
         return Planner(
-            self.people,
+            *(self.people, self.policies),
             self.campaigns,
             self.keyring,
             edition=self.edition,

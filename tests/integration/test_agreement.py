@@ -22,6 +22,7 @@ from worker.bars import Kind, drafted
 from worker.deeds import Action, Deed
 from worker.errors import Refused
 from worker.imports import Importer, Rejects, Result, Target
+from worker.policies import Policy
 from worker.rights import Correction, Rights
 from worker.sealing import Keyring, Person
 from worker.store.audience import Rule
@@ -30,7 +31,8 @@ from worker.store.database import Database
 from worker.store.ledger import Ledger
 from worker.store.people import People
 from worker.store.plans import Campaign, Draft, Plans
-from worker.store.schema import deliveries
+from worker.store.policies import Policies
+from worker.store.schema import deliveries, lists
 from worker.store.suppressions import EVERYTHING, Suppression, Suppressions, list_scope
 from worker.tables.lists import Consent, read
 
@@ -42,6 +44,16 @@ RULES = (
     ("a-town", Kind.FIELD, "town=exam*"),
 )
 TOPICS = ("war", "law")
+BASES = ("consent", "consent", "soft opt-in", "Charitable soft opt-in", "contract", "")
+#: What lists may ask for.
+POLICIES = (
+    Policy(),
+    Policy(grounds=("consent",)),
+    Policy(grounds=("consent", "charity"), wording=True),
+    Policy(offered=True),
+    Policy(confirmed=True),
+)
+COLUMNS = ("email", "town", "country", "basis", "source", "when", "wording", "opt-out offered")
 DEED = Deed(1.0, "op", Action.RULES_ADD)
 
 
@@ -54,7 +66,7 @@ class World:
         self.keyring = Keyring.generate(secrets.token_bytes)
         self.bars, self.suppressions = Bars(database), Suppressions(database)
         self.barring = Barring(self.bars, self.keyring, lambda: 1.0)
-        self.plans = Plans(database, batch_size=4)
+        self.plans, self.policies = Plans(database, batch_size=4), Policies(database)
 
     def importer(self) -> Importer:
         """What brings files in."""
@@ -62,9 +74,9 @@ class World:
         return Importer(*adapters, random=secrets.token_bytes, clock=lambda: 2.0)
 
     def bring(self, slug: str, rows: list[tuple[str, ...]], importer: Importer | None = None) -> Result:
-        """Import people: address, town, country, basis."""
+        """Import people by rows of these columns."""
         text = io.StringIO()
-        csv.writer(text).writerows([("email", "town", "country", "basis", "source", "when"), *rows])
+        csv.writer(text).writerows([COLUMNS, *rows])
         found = read([text.getvalue().encode()], defaults=Consent())
         here = importer or self.importer()
         return here.run(found, Target(slug, slug), Rejects(self.folder / "r"), lambda _: None)
@@ -72,9 +84,9 @@ class World:
     def somebody(self, number: int) -> tuple[str, ...]:
         """Invent a row."""
         choice = self.dice.choice
-        basis = choice(("consent", "consent", ""))
-        address = f"p{number}@{DOMAINS[number % 2]}"
-        return (address, choice(TOWNS), choice(LANDS), basis, "form", "2026-01-02")
+        address, told = f"p{number}@{DOMAINS[number % 2]}", (choice(BASES), choice(("form", "form", "")))
+        when, offered = choice(("2026-01-02", "2026-02-05", "")), choice(("yes", "no", ""))
+        return (address, choice(TOWNS), choice(LANDS), *told, when, choice(("Tick here", "")), offered)
 
     def say(self, number: int, *scopes: str) -> None:
         """Let somebody say no."""
@@ -99,8 +111,8 @@ class World:
         """How many a sender would write to, and why it skips the others, asked when all were let in."""
         with self.database.write() as connection:
             of_it = deliveries.c.campaign_id == campaign.id
-            consenting = of_it & (deliveries.c.reason != "no consent")
-            connection.execute(sa.update(deliveries).where(consenting).values(state="queued", reason=""))
+            connection.execute(sa.update(deliveries).where(of_it).values(state="queued", reason=""))
+            connection.execute(sa.update(lists).values(policy_at=1.0))  # since the campaign was planned
             numbers = sa.select(deliveries.c.batch_id).where(of_it).distinct()
             batches = list(connection.execute(numbers).scalars())
         ledger, counts = Ledger(self.database), Counter[str]()
@@ -138,6 +150,9 @@ def test_the_plan_the_launch_and_the_claim_agree_on_everybody(
     for number, slug in enumerate(("one", "two")):
         world.bring(slug, [world.somebody(each) for each in range(number * 6, 18 + number * 6)])
         world.barring.add(rules.pop(), DEED)
+        list_id = People(database).find_lists([slug])[0].id
+        world.policies.set(list_id, dice.choice(POLICIES), 0.5, DEED)
+        world.bring(slug, [world.somebody(each) for each in range(number * 6, 9 + number * 6)])
     world.barring.add(rules.pop(), DEED)
     if dice.random() < 0.5:
         assert world.bars.remove(dice.choice(RULES)[0], DEED)
@@ -175,7 +190,7 @@ def test_a_rule_that_comes_in_the_midst_of_an_import_is_not_missed(
         return begin()
 
     people.begin_import = interrupted  # type: ignore[method-assign, assignment]  # the moment to hit
-    rows = [("p1@mail.example.net", "", "", "consent", "form", "2026-01-02")]
+    rows = [("p1@mail.example.net", "", "", "consent", "form", "2026-01-02", "", "")]
     with pytest.raises(Refused, match="have changed meanwhile"):
         world.bring("one", rows, importer)
     assert People(database).lists() == []
@@ -185,7 +200,7 @@ def test_a_rule_that_comes_in_the_midst_of_an_import_is_not_missed(
 def test_no_campaign_is_planned_while_a_rule_is_not_counted(database: Database, tmp_path: Path) -> None:
     """A count stopped half-way would promise mails that a claim then holds back; repeated, it ends."""
     world = World(database, tmp_path)
-    world.bring("one", [("p1@mail.example.net", "", "", "consent", "form", "2026-01-02")])
+    world.bring("one", [("p1@mail.example.net", "", "", "consent", "form", "2026-01-02", "", "")])
     bar = drafted(*RULES[0])
     world.bars.add(bar, 1.0, DEED)
     rule = Rule((People(database).lists()[0].id,))

@@ -16,7 +16,7 @@ from worker import preflight, settings, workspace
 from worker.content.checks import clients, colours, css, hrefs, table
 from worker.content.checks.findings import Finding, Rule, Severity, errors, merged
 from worker.content.checks.letters import Letter
-from worker.content.editions import Edition
+from worker.content.editions import Edition, Special
 from worker.errors import Refused, WrongUse
 from worker.readers import Trial
 from worker.sealing import Person
@@ -140,6 +140,38 @@ def test_a_field_in_a_link_is_the_same_link_in_both_parts(well: Edition) -> None
 def _renamed(reader: Callable[..., Person], *args: Any) -> Person:
     person = reader(*args)
     return replace(person, fields={**person.fields, "first_name": "Zoë [Bo]"})
+
+
+#: Words of the good appeal, what stands there instead, and where a special-category field is then found.
+TOLD_OUTSIDE = [
+    ("The clinic closes on Friday", "The {{ diagnosis }} clinic closes", {"subject"}),
+    ("The clinic closes", "The clinic closes{% if diagnosis is defined %} soon{% endif %}", {"subject"}),
+    ("One letter to the council takes", "One letter on {{ diagnosis }} takes", {"preheader"}),
+    ("https://act.example.org/story", "https://act.example.org/{{ diagnosis }}", {"links"}),
+    ("https://act.example.org/letter", "https://act.example.org/{{ diagnosis|upper }}", {"links"}),
+    ("They decide", "{{ diagnosis }}: they decide", set[str]()),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "parts"), TOLD_OUTSIDE)
+def test_a_special_category_field_stays_inside_the_mail(
+    well: Edition, old: str, new: str, parts: set[str]
+) -> None:
+    """In subject, preheader and links it is an error, be it only a condition; in the body it is none."""
+    edition = replace(well, appeal=edited(well.appeal, "en.md", old, new), discreet=None)
+    for special, expected in ((Special(("diagnosis",)), parts), (Special(("faith",)), set())):
+        found = preflight.examine(Trial(replace(edition, special=special)))
+        assert {one.part for one in found if one.name == "special.field"} == expected
+
+
+def test_a_special_category_list_is_named_in_no_header_or_link(well: Edition) -> None:
+    """Its slug and its title; what the mail itself says is the author's."""
+    named = {"subject": "Friday", "links": "act.example.org/story", "headers": "Fair Shore"}
+    for part, name in named.items():
+        found = preflight.examine(Trial(replace(well, special=Special(names=("none", name)), discreet=None)))
+        assert part in {one.part for one in found if one.name == "special.list"}
+    within = replace(well, special=Special(names=("They decide",)))
+    assert "special.list" not in names(list(preflight.examine(Trial(within))))
 
 
 #: Words of the good appeal, what stands there instead, and all that is then found.
@@ -320,6 +352,7 @@ def test_every_rule_has_a_fault_that_it_finds() -> None:
     tables = (IN_THE_APPEAL, IN_THE_LOOK, ON_THE_WIRE)
     planted = {name for rows in tables for row in rows for name in row[-1]}
     elsewhere = {"appeal.source", "fields.lacking", "fields.unfillable", "links.local", "css.lost"}
+    elsewhere |= {"special.field", "special.list"}  # which an operator has to mark first
     settings_own = {"headers.no-reply", "discreet.host", "discreet.tells", "parts.privacy", "parts.sender"}
     assert {rule.name for rule in table.OWN} - planted - elsewhere - settings_own == set()
 

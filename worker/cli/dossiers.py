@@ -78,6 +78,9 @@ def _membership(one: Membership) -> Mapping[str, object]:
         "consent_at": terminal.iso(one.consented_at),
         "consent_source": one.source,
         "consent_wording": one.wording,
+        "opt_out_offered": one.offered,
+        "confirmed_at": terminal.iso(one.confirmed_at),
+        "enough_for_the_list": one.meets,
     }
 
 

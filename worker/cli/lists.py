@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli import completion, grammar, incoming, session, terminal
+from worker.cli import completion, grammar, incoming, policies, session, terminal
 from worker.deeds import Action, Deed, Fact
 from worker.errors import Refused, WrongUse
 from worker.imports import Rejects, Result, Target
@@ -28,6 +28,15 @@ app = grammar.commands("lists", "tocsin lists", "tocsin lists import supporters.
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SLUG_MOST = 64
+
+
+grammar.command(
+    app,
+    "policy",
+    "tocsin lists policy supporters",
+    "tocsin lists policy supporters --basis consent --basis charity --proof wording",
+    "tocsin lists policy patients --basis consent --confirmed yes --special yes",
+)(policies.policy)
 
 
 class Dates(Enum):
@@ -93,6 +102,9 @@ def import_(  # noqa: PLR0913 - each is an option of the command
     ] = "",
     when: Annotated[str, typer.Option(metavar="DATE", help="When it was given, as in: 2026-03-14.")] = "",
     wording: Annotated[str, typer.Option(metavar="TEXT", help="The words that people agreed to.")] = "",
+    offered: Annotated[
+        bool, grammar.flag("--opt-out-offered", help="They were offered an opt-out when they gave it.")
+    ] = False,
     encoding: Annotated[
         str, typer.Option(metavar="NAME", help="The file's encoding, where its bytes do not tell.")
     ] = "",
@@ -117,7 +129,7 @@ def import_(  # noqa: PLR0913 - each is an option of the command
     """
     target = Target(_checked(slug), title or slug.replace("-", " ").capitalize(), accept_valid, dry_run)
     day_first = None if dates is None else dates is Dates.DAY_FIRST
-    consent = Consent(basis, source, wording, _moment(when, day_first=day_first))
+    consent = Consent(basis, source, wording, _moment(when, day_first=day_first), offered)
     order = _Order(file, target, consent, encoding or None, day_first)
     told = _Told(target.slug)
     try:

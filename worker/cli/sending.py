@@ -205,7 +205,10 @@ def _mind_examples(tocsin: Wiring, *, dry_run: bool) -> None:
 
 def _why_nobody(plan: Plan) -> str:
     if "no consent" in plan.left_out:
-        return "Import them again with --basis, --source and --when of their consent."
+        return (
+            "Import them again with --basis, --source and --when of their consent; "
+            "see what a list asks for: tocsin lists policy LIST"
+        )
     return "See who is on them: tocsin lists"
 
 

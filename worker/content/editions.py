@@ -31,6 +31,14 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
+class Special:
+    """What tells of health, belief, politics or sexuality (GDPR Art. 9), and stays inside a mail."""
+
+    fields: tuple[str, ...] = ()  #: names of fields
+    names: tuple[str, ...] = ()  #: what the lists are called that it goes to, and that tell
+
+
+@dataclass(frozen=True, slots=True)
 class Edition:
     """Everything that decides what a mail of one campaign says."""
 
@@ -40,6 +48,7 @@ class Edition:
     organisation: Organisation
     open: Form
     discreet: Form | None  #: None: discreet people are not written to
+    special: Special = Special()
     waived: tuple[str, ...] = ()  #: names of the errors found in it that an operator sends it in spite of
 
     def to_json(self) -> str:
@@ -57,6 +66,7 @@ class Edition:
             organisation=Organisation(**facts["organisation"]),
             open=_form(facts["open"]),
             discreet=_form(facts["discreet"]) if facts["discreet"] else None,
+            special=Special(**{name: tuple(each) for name, each in facts.get("special", {}).items()}),
             waived=tuple(facts.get("waived", ())),
         )
 

@@ -100,11 +100,10 @@ def chosen(rule: Rule, *, after: int, upto: int, barring: bool) -> sa.Select[int
     if barring:  # a person has one shape on all their lists
         bars = barred_shapes()
         source = ranked.outerjoin(bars, bars.c.shape == ranked.c.shape)
-        only_barred = (
-            sa.func.min(rank) != _REASONS.index("suppressed"),
-            sa.func.min(bars.c.reason).is_not(None),
+        # Whoever lacks consent, or said no, is left out for that.
+        reason = sa.case(
+            (sa.func.min(rank) > 0, reason), else_=sa.func.coalesce(sa.func.min(bars.c.reason), "")
         )
-        reason = sa.case((sa.and_(*only_barred), sa.func.min(bars.c.reason)), else_=reason)
     return (
         sa.select(
             *who,
@@ -131,7 +130,7 @@ def kinds(connection: sa.Connection, rule: Rule) -> Sequence[Kind]:
         query = sa.select(memberships.c.shape, sa.func.count(), sa.func.min(memberships.c.person_id))
         query = query.where(firsts, within).group_by(memberships.c.shape)
         for shape, count, example in connection.execute(query):
-            counts[shape, _barred(bars.get(shape, ""), _REASONS[rank])] += count
+            counts[shape, _REASONS[rank] or bars.get(shape, "")] += count
             examples[shape] = example
     if rule.limit is not None:
         counts = Counter({(shape, reason): count for (shape, reason), count in counts.items() if not reason})
@@ -145,11 +144,6 @@ def some(connection: sa.Connection, rule: Rule, number: int) -> Sequence[int]:
     ids = sa.select(memberships.c.person_id).where(memberships.c.list_id.in_(rule.lists), *may)
     ids = ids.where(memberships.c.shape.not_in(list(bars))).group_by(memberships.c.person_id)
     return list(connection.execute(ids.order_by(sa.func.random()).limit(number)).scalars())
-
-
-def _barred(bar: str, reason: str) -> str:
-    """Return why somebody of a shape is left out: a rule weighs more than consent, and less than a "no"."""
-    return bar if bar and reason != "suppressed" else reason
 
 
 def _firsts(

@@ -45,6 +45,9 @@ class Membership:
     wording: str  #: exactly what was shown to them
     consented_at: float | None  #: UTC seconds; None: nobody told us
     joined_at: float  #: UTC seconds
+    confirmed_at: float | None  #: UTC seconds; when they confirmed it from their mailbox
+    offered: bool  #: whether an opt-out was offered then
+    meets: bool  #: whether that is all that the list asks for
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +227,8 @@ def _memberships(connection: sa.Connection, keys: Collection[bytes]) -> Sequence
     query = (
         sa.select(
             *(lists.c.slug, lists.c.title, consents.c.basis, consents.c.source, consents.c.wording),
-            *(memberships.c.consented_at, memberships.c.joined_at),
+            *(memberships.c.consented_at, memberships.c.joined_at, memberships.c.confirmed_at),
+            *(consents.c.offered == 1, memberships.c.consented == 1),
         )
         .select_from(memberships)
         .join(people, people.c.id == memberships.c.person_id)

@@ -17,6 +17,7 @@ from worker.deliveries import State
 from worker.store.audience import Rule
 from worker.store.bars import standing
 from worker.store.database import Database
+from worker.store.policies import consenting, lack
 from worker.store.schema import batches, campaigns, deliveries, delivery_is_open, leases, people
 from worker.store.suppressions import suppressed
 from worker.store.wishes import begin_rests, wants_fewer
@@ -126,15 +127,18 @@ class Ledger:
                 return Taken((), "lost")
             campaign = connection.execute(
                 sa.select(
-                    *(campaigns.c.state, campaigns.c.not_after, campaigns.c.content, campaigns.c.rule)
+                    *(campaigns.c.state, campaigns.c.not_after, campaigns.c.content, campaigns.c.rule),
+                    campaigns.c.created_at,
                 ).where(campaigns.c.id == lease.campaign_id)
             ).one()
             if campaign.state != "running":
                 return Taken((), campaign.state, until)
             if campaign.not_after is not None and now >= campaign.not_after:
                 _close_waiting(connection, lease.batch_id, State.EXPIRED, "deadline", now)
-            topics = Rule.from_json(campaign.rule).topics
-            claimed, more = _claim(connection, lease, topics, limit, now) if limit else ([], True)
+            rule = Rule.from_json(campaign.rule)
+            if limit and rule.require_consent and lack(connection, rule.lists, campaign.created_at):
+                _skip_lacking(connection, lease, rule, now)
+            claimed, more = _claim(connection, lease, rule.topics, limit, now) if limit else ([], True)
             bars = standing(connection)
         return Taken(claimed, "" if claimed or more else "empty", until, more, campaign.content, bars)
 
@@ -414,6 +418,17 @@ def _claim(
                 return claimed, more
         if not more:
             return [], False
+
+
+def _skip_lacking(connection: sa.Connection, lease: Lease, rule: Rule, now: float) -> None:
+    """Skip whoever no longer has what the lists ask for, as policies have changed since the launch."""
+    said_no = suppressed(deliveries.c.address_key, deliveries.c.list_id, rule.topics, deliveries.c.id)
+    lacks = deliveries.c.person_id != NOBODY, ~consenting(deliveries.c.person_id, rule.lists), ~said_no
+    connection.execute(
+        sa.update(deliveries)
+        .where(*_waiting(lease.batch_id), *lacks)
+        .values(state=State.SKIPPED, reason="no consent", settled_at=now)
+    )
 
 
 def _mark(connection: sa.Connection, ids: Collection[int], state: State, reason: str, now: float) -> None:

@@ -7,15 +7,20 @@ members (staging), and deciding who may be written to (audience).
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import sqlalchemy as sa
 
 from worker.errors import Refused
+from worker.policies import ground
 from worker.store.counters import allocate
 from worker.store.database import Database, insert_new
 from worker.store.schema import consents, lists, memberships
 from worker.store.staging import Staging
 from worker.store.suppressions import among
+
+#: Basis, source, wording; and whether an opt-out was offered, where that is known.
+ConsentText: TypeAlias = tuple[str, str, str] | tuple[str, str, str, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +73,18 @@ class People:
         """Open an import; close it in the end."""
         return Staging(self._database)
 
-    def consent_ids(self, texts: Sequence[tuple[str, str, str]]) -> Sequence[int]:
-        """Return the ids of consent texts (basis, source, wording), each written down once."""
-        digests = [hashlib.sha256("\0".join(text).encode()).digest() for text in texts]
+    def consent_ids(self, texts: Sequence[ConsentText]) -> Sequence[int]:
+        """Return the ids of consent texts, each written down once."""
+        digests = [hashlib.sha256("\0".join(map(str, text)).encode()).digest() for text in texts]
         rows = [
-            {"digest": digest, "basis": basis, "source": source, "wording": wording}
+            {
+                "digest": digest,
+                **dict(zip(("basis", "source", "wording"), text, strict=False)),
+                "ground": ground(text[0]),
+                "offered": int(text[3:] == (True,)),
+            }
             # In one order, whoever writes: two imports would else wait for each other (PostgreSQL).
-            for digest, (basis, source, wording) in sorted(zip(digests, texts, strict=True))
+            for digest, text in sorted(zip(digests, texts, strict=True))
         ]
         with self._database.write() as connection:
             statement = insert_new(consents, connection)

@@ -54,6 +54,9 @@ lists = Table(
     Column("id", Id, primary_key=True),
     Column("slug", String(64), nullable=False, unique=True),
     Column("title", Text, nullable=False),
+    # What is asked of a consent (worker.policies), "" for the least; and when that was last changed.
+    Column("policy", Text, nullable=False, server_default=""),
+    Column("policy_at", Double, nullable=False, server_default="0"),
     Column("created_at", Double, nullable=False),
 )
 
@@ -76,11 +79,14 @@ consents = Table(
     "consents",
     metadata,
     Column("id", Id, primary_key=True),
-    # Of basis, source and wording together: a wording may be longer than an index entry can be.
+    # Of all the rest together: a wording may be longer than an index entry can be.
     Column("digest", LargeBinary(32), nullable=False, unique=True),
     Column("basis", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("wording", Text, nullable=False),
+    # What the basis means in law (policies.Ground), and whether an opt-out was offered then.
+    Column("ground", String(16), nullable=False, server_default=""),
+    Column("offered", Integer, nullable=False, server_default="0"),
 )
 
 memberships = Table(
@@ -90,7 +96,9 @@ memberships = Table(
     Column("person_id", ForeignKey("people.id"), nullable=False),
     Column("consent_id", ForeignKey("consents.id"), nullable=False),
     Column("consented_at", Double),
-    # For a plan, which counts a million of these: whether basis, source and date are all there, and whether a
+    # When they confirmed it themselves, from their mailbox; null: not that we know.
+    Column("confirmed_at", Double),
+    # For a plan, which counts a million of these: whether all is there that the list asks for, and whether a
     # suppression stands against it (suppressions.heed): 0 none; 1 to everything or to this list; from 2 only
     # to topics, the number of a set of them (topic_sets). A launch and a claim look at the suppressions.
     Column("consented", Integer, nullable=False),

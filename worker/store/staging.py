@@ -24,6 +24,7 @@ from worker.store import keyrings
 from worker.store.audit import append
 from worker.store.bars import require_same
 from worker.store.database import Database, insert_new, translated
+from worker.store.policies import meets, of_list
 from worker.store.schema import (
     consents,
     lists,
@@ -408,7 +409,8 @@ def _write_people(connection: sa.Connection, now: float) -> int:
 
 
 def _write_memberships(connection: sa.Connection, list_id: int, now: float) -> None:
-    whole = sa.and_(consents.c.basis != "", consents.c.source != "", staged.c.consented_at.is_not(None))
+    # No file can say that somebody has confirmed: that is between them and us.
+    whole = meets(of_list(connection, list_id), staged.c.consented_at, sa.cast(sa.null(), sa.Double))
     said_no = suppressed(people.c.address_key, sa.literal(list_id))
     coming = (
         sa.select(
@@ -435,7 +437,9 @@ def _write_memberships(connection: sa.Connection, list_id: int, now: float) -> N
             set_={name: ours[name] for name in ("consent_id", "consented_at", "consented")},
             # A file that says nothing of consent, or half of it, takes none away; and what stays as it is is
             # not written.
-            where=differs & ((ours.consented == 1) | (memberships.c.consented == 0) & better),
+            where=memberships.c.confirmed_at.is_(None)
+            & differs
+            & ((ours.consented == 1) | (memberships.c.consented == 0) & better),
         )
     )
 

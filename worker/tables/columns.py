@@ -85,6 +85,10 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
             "texte du consentement, libellé, texto del consentimiento, testo del consenso, treść "
             "zgody, текст согласия, формулировка, текст згоди"
         ),
+        "offered": (
+            "opt-out offered, optout offered, opt out offered at collection, widerspruch angeboten, "
+            "désinscription proposée, baja ofrecida, отказ предложен"
+        ),
         "agreed": (
             "consent, consented, consent given, opt-in, opted in, subscribed, einwilligung, "
             "zugestimmt, consentement, consentimiento, consenso, consentimento, zgoda, toestemming, "

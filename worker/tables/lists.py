@@ -29,6 +29,7 @@ __all__ = ["Consent", "Rejected", "Row", "cell", "read"]
 #: Characters in one cell; names run to a hundred, wordings of consent to a few thousand.
 _CELL_MOST: Final = 10_000
 _AGREEMENT: Final = frozenset({"agreed", "left", "status"})
+_CONSENT_COLUMNS: Final = ("basis", "source", "wording", "when", "offered")
 _NAME_FIELDS: Final = ("name", "first_name", "last_name")
 #: Seen by nobody, and able to turn text around or hide some. The joiners U+200C and U+200D stay: Persian and
 #: emoji need them.
@@ -50,6 +51,8 @@ class Consent:
     wording: str = field(default="", repr=False)
     #: When it was given, in UTC; None where the file does not say.
     at: datetime | None = field(default=None, repr=False)
+    #: Whether they were offered an opt-out then.
+    offered: bool = False
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -151,7 +154,7 @@ class _Reader:
         ]
         self._fields = [(i, name) for name, i in columns.index.items() if name in _NAME_FIELDS]
         self._fields += columns.extras
-        self._consent_columns = [columns.index.get(name) for name in ("basis", "source", "wording", "when")]
+        self._consent_columns = [columns.index.get(name) for name in _CONSENT_COLUMNS]
         self._has_consent = any(i is not None for i in self._consent_columns)
         self._defaults = defaults
         # Most rows of a file share their consent; the cache is small because some files give each its own.
@@ -220,7 +223,7 @@ class _Reader:
             raise _RowError("discreet", "the column for the neutral form says neither yes nor no")
         return answer
 
-    def _read_consent(self, basis: str, source: str, wording: str, when: str) -> Consent:
+    def _read_consent(self, basis: str, source: str, wording: str, when: str, offered: str) -> Consent:
         given = Consent(_cleaned(basis), _cleaned(source), _cleaned(wording), self._moment(when.strip()))
         if readings.yes(given.basis) is False:
             raise _RowError("no-consent", "the basis column says that there is none")
@@ -229,6 +232,7 @@ class _Reader:
             source=given.source or self._defaults.source,
             wording=given.wording or self._defaults.wording,
             at=given.at or self._defaults.at,
+            offered=readings.yes(offered.strip()) is True if offered.strip() else self._defaults.offered,
         )
 
     def _moment(self, text: str) -> datetime | None:

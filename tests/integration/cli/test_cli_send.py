@@ -21,6 +21,7 @@ Tocsin = Callable[..., Any]
 
 SEND = ("send", "chechnya-report", "--list", "example")
 KEYS = {
+    "topics",
     *(
         "appeal",
         "subjects",

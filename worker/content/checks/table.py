@@ -13,6 +13,7 @@ from worker.content.checks import (
     colours,
     hrefs,
     required,
+    special,
     structure,
     wire,
     wording,
@@ -31,6 +32,7 @@ CHECKS: Final[tuple[Callable[[Letter], Iterator[Finding]], ...]] = (
     colours.contrast,
     clients.unsupported,
     *(wording.subject, wording.preheader, wording.shouting, wording.discreet, wording.hosts),
+    *(special.fields, special.lists),
     *(required.sender, required.footer, required.opt_out),
     *(wire.size, wire.lines, wire.octets, wire.fields, wire.one_click),
 )
@@ -66,7 +68,7 @@ LACKING: Final = Rule(
 OWN: Final = (
     *(SOURCE, UNFILLABLE, FALLBACK, LACKING),
     *(*hrefs.RULES, *structure.RULES, *agreement.RULES, *colours.RULES, *clients.RULES),
-    *(*wording.RULES, *required.RULES, *wire.RULES),
+    *(*wording.RULES, *required.RULES, *special.RULES, *wire.RULES),
 )
 
 

@@ -55,6 +55,8 @@ def upgrade() -> None:
         sa.Column("basis", sa.Text(), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("wording", sa.Text(), nullable=False),
+        sa.Column("ground", sa.String(length=16), server_default="", nullable=False),
+        sa.Column("offered", sa.Integer(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_consents")),
         sa.UniqueConstraint("digest", name=op.f("uq_consents_digest")),
     )
@@ -90,6 +92,8 @@ def upgrade() -> None:
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("slug", sa.String(length=64), nullable=False),
         sa.Column("title", sa.Text(), nullable=False),
+        sa.Column("policy", sa.Text(), server_default="", nullable=False),
+        sa.Column("policy_at", sa.Double(), server_default="0", nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_lists")),
         sa.UniqueConstraint("slug", name=op.f("uq_lists_slug")),
@@ -193,6 +197,7 @@ def upgrade() -> None:
         sa.Column("person_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("consent_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("consented_at", sa.Double(), nullable=True),
+        sa.Column("confirmed_at", sa.Double(), nullable=True),
         sa.Column("consented", sa.Integer(), nullable=False),
         sa.Column("refused", sa.Integer(), server_default="0", nullable=False),
         sa.Column(
