@@ -72,7 +72,7 @@ def test_a_hostile_mail_does_nothing(office: Path, page: Page) -> None:
     assert page.title() == f"Preview: {SLUG}"
     assert page.evaluate("() => window.ran") is None
     assert page.locator("#broken-out").count() == 0
-    assert frames == 2 * 3 * 2  # two languages, three views, two widths
+    assert frames == 6 * 3 * 2  # languages, views, widths
     page.set_content(page.content().replace('sandbox="', 'data-none="'))  # the policies alone hold, too
     assert page.evaluate("() => window.ran") is None
     with world, pytest.raises(BlockingIOError):
@@ -85,7 +85,7 @@ def test_each_view_shows_what_it_says(office: Path, open_page: "OpenPage", axe: 
     page: Page = open_page(width=1400, dark=dark)
     page.goto(preview(office))
     assert axe(page) == []
-    mail = page.locator("article").first
+    mail = page.locator("article", has_text="A new report")
     look = "() => getComputedStyle(document.querySelector('.card')).backgroundColor"
     for view, colour in (("Light", "rgb(255, 255, 255)"), ("Dark", "rgb(31, 33, 39)")):
         mail.get_by_label(view, exact=True).check(force=True)
@@ -125,11 +125,10 @@ def test_a_served_preview_follows_edits(office: Path, page: Page) -> None:
     with serving() as (process, address):
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{16}/", address)
         page.goto(address)
-        expect(page.locator("article h2").first).to_have_text("A new report, and four things you can do")
+        expect(page.get_by_role("heading", name="A new report, and four things you can do")).to_be_visible()
         file.write_text(text.replace("subject: A new report", "subject: A newer report"), encoding="utf-8")
-        expect(page.locator("article h2").first).to_have_text(
-            "A newer report, and four things you can do", timeout=15_000
-        )
+        newer = page.get_by_role("heading", name="A newer report, and four things you can do")
+        expect(newer).to_be_visible(timeout=15_000)
         file.write_text(text.replace("subject:", "subjekt:", 1), encoding="utf-8")
         expect(page.locator("#findings")).to_contain_text("en.md:2", timeout=15_000)
         process.send_signal(2)

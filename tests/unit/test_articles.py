@@ -219,4 +219,4 @@ def _escaped(words: str) -> str:
 
 def _words(markdown: str) -> str:
     assert not re.search(r"\{[{%#]", markdown)
-    return Document(markdown).text(10_000)
+    return Document(markdown).text(10_000, {"content_warning": "!", "label": "%(label)s"})

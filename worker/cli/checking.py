@@ -180,13 +180,16 @@ def _show(slug: str, result: Result) -> None:
         return
     forms = "; ".join(map(str, result.trial.forms()))
     show(result.findings, forms)
+    said = ", ".join(sorted(result.trial.appeal.languages))
+    said += "; open and discreet" if result.trial.edition.discreet else ""
+    terminal.say(f"Every mail was made: {said}.")
     counts = {each: sum(one.severity is each for one in result.findings) for each in Severity}
     if counts[Severity.ERROR]:
-        terminal.say(f"{slug} cannot be sent like this. Every mail was made ({forms}).", terminal.BAD)
+        terminal.say(f"{slug} cannot be sent like this.", terminal.BAD)
     elif counts[Severity.WARNING]:
-        terminal.say(f"{slug} can be sent; look at the warnings first. Every mail was made ({forms}).")
+        terminal.say(f"{slug} can be sent; look at the warnings first.")
     else:
-        terminal.say(f"{slug} is well: every mail was made ({forms}).", terminal.GOOD)
+        terminal.say(f"{slug} is well.", terminal.GOOD)
 
 
 def show(findings: Sequence[Finding], forms: str) -> None:

@@ -8,6 +8,7 @@ nobody asked for.
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import Final
 
@@ -24,6 +25,7 @@ _FIRST_LINE: Final = 2
 _TEXT: Final = "tag:yaml.org,2002:str"
 _FLAG: Final = "tag:yaml.org,2002:bool"
 _NOTHING: Final = "tag:yaml.org,2002:null"
+_NUMBER: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,2})?")
 _JINJA: Final = re.compile(r"\{[{%#]")
 #: YAML counts these as line ends, and no editor does: every line told after one would be wrong.
 _STRAY_BREAK: Final = re.compile("[\x85\u2028\u2029]")
@@ -178,6 +180,16 @@ class Section:
         if node is not None and node.tag != _FLAG:
             self._note(node.start_mark.line, f'"{key}" must be true or false')
         return node is not None and node.tag == _FLAG and node.value.lower() in {"true", "yes", "on"}
+
+    def number(self, key: str, *, required: bool = False) -> Decimal | None:
+        """Return a number of nought or more, with two places at most; None when there is none."""
+        node = self._get(key, required=required)
+        if node is None:
+            return None
+        if isinstance(node, yaml.ScalarNode) and _NUMBER.fullmatch(node.value):
+            return Decimal(node.value)
+        self._note(node.start_mark.line, f'"{key}" must be a number, as in 1200 or 12.50')
+        return None
 
     def group(self, key: str) -> "Section | None":
         """Return a group of keys within this one; None when there is none."""

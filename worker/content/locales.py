@@ -50,6 +50,36 @@ def own_name(language: str) -> str:
     return name[:1].upper() + name[1:]
 
 
+def amount(value: Decimal, currency: str, language: str) -> str:
+    """Write a sum of money, its places only where it has some; of no currency, a number."""
+    from babel.numbers import format_currency  # noqa: PLC0415 - only who writes a sum pays for Babel
+
+    locale = _locale(language)
+    if not currency or locale is None:
+        return f"{number(value, language)} {currency}".strip()
+    pattern = locale.currency_formats["standard"].pattern
+    if locale.text_direction == "rtl":  # the code's letters keep together where a sign such as UK£ is torn
+        pattern = pattern.replace("\u200f", "").replace("\u00a4", "\u00a4\u00a4")
+    if value == value.to_integral_value():
+        pattern = pattern.replace(".00", "")
+    return format_currency(value, currency, pattern, locale, currency_digits=False)
+
+
+def percent(share: int, language: str) -> str:
+    """Write a share of a hundred."""
+    from babel.numbers import format_percent  # noqa: PLC0415 - as above
+
+    locale = _locale(language)
+    return f"{share}%" if locale is None else format_percent(share / 100, locale=locale)
+
+
+def is_currency(code: str) -> bool:
+    """Tell whether ISO 4217 has a currency of this code."""
+    from babel.numbers import is_currency as known  # noqa: PLC0415 - as above
+
+    return known(code)
+
+
 @lru_cache(maxsize=_KEPT)
 def _date(text: str, language: str, form: str) -> str:
     from babel.dates import format_date  # noqa: PLC0415 - only who writes a date pays for Babel

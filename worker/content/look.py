@@ -28,6 +28,8 @@ from worker.errors import WrongUse
 
 #: What every look has.
 NEEDED: Final = ("layout.html", "layout.txt", "look.toml")
+#: One macro, called with the facts of a block.
+_BLOCK: Final = '{% import "blocks.html" as blocks with context %}{{ blocks[name](**facts) }}'
 
 
 @dataclass(frozen=True)
@@ -78,17 +80,32 @@ class Press:
 
     def render(self, name: str, language: str, context: Mapping[str, object]) -> str:
         """Render one layout; LookError names the file and line that fails."""
-        left_to_right = direction(language) == "ltr"
-        sides = {"start": "left", "end": "right"} if left_to_right else {"start": "right", "end": "left"}
         try:
-            template = self._environment.get_template(name)
-            return template.render(
-                **self._tokens, **sides, **context, language=language, dir=direction(language), width=WIDTH
-            )
+            return self._environment.get_template(name).render(self._around(language), **context)
         except TemplateSyntaxError as error:
             raise LookError(f"{error.name or name}:{error.lineno}: {error.message}") from error
         except TemplateError as error:
             raise LookError(f"{name}: {error}") from error
+
+    def block(self, name: str, language: str, context: Mapping[str, object]) -> str:
+        """Render one macro of `blocks.html` with the facts in the context; LookError if it fails."""
+        try:
+            return self._environment.from_string(_BLOCK).render(self._around(language), **context, name=name)
+        except TemplateError as error:
+            raise LookError(f"blocks.html: {name}: {error}") from error
+
+    def _around(self, language: str) -> dict[str, object]:
+        """Return what every template of a language is given: its tokens, its sides, its name."""
+        sides = ("left", "right") if direction(language) == "ltr" else ("right", "left")
+        type_ = self._tokens.get("type", {})
+        return {
+            **self._tokens,
+            "type": {**type_, **type_.get(language.partition("-")[0], {})},
+            **dict(zip(("start", "end"), sides, strict=True)),
+            "language": language,
+            "dir": direction(language),
+            "width": WIDTH,
+        }
 
 
 @pass_context

@@ -1,12 +1,13 @@
 """An appeal's body: Markdown read once, written as HTML and as plain text with the same links.
 
 Jinja in the body is hidden by the caller (`expressions.Holes`), so a body here is words and Markdown only.
+How buttons, warnings and quotations look is the look's own; they are drawn by whoever asks for the HTML.
 Refuses: HTML in Markdown (shown as text, and a fault), pictures, and a first-level heading, which is the
 mail's own headline.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -18,7 +19,11 @@ from markdown_it.rules_block import StateBlock
 from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 
+from worker.content import furniture
 from worker.content.plaintext import write
+
+#: Draws a block of the look: its name and facts into HTML. The body of a block comes as HTML, a label plain.
+Draw = Callable[[str, Mapping[str, str]], str]
 
 _NO_STATEMENTS: Final = re.compile(r"(?!)")
 #: Blocks that a line of statements ends, as it would if it were HTML.
@@ -75,7 +80,7 @@ class Document:
     ) -> None:
         """Take the Markdown, what a line of hidden statements looks like, and links to put for others."""
         self._parser = _parser(statements)
-        self._tokens = self._parser.parse(source)
+        self._tokens = furniture.arrange(self._parser.parse(source))
         for _, token in self._lined():
             if token.type == "link_open":
                 href = str(token.attrs["href"])
@@ -85,6 +90,7 @@ class Document:
         """Yield the line (from 1) and one sentence for everything a mail cannot hold."""
         if not self._tokens:
             yield 1, "the body is empty"
+        yield from furniture.faults(self._tokens)
         level = 1
         for line, token in self._lined():
             if token.type in {"html_inline", "html_block"}:
@@ -101,13 +107,33 @@ class Document:
             if token.type == "link_open":
                 yield line, str(token.attrs["href"])
 
-    def html(self) -> str:
+    def html(self, draw: Draw) -> str:
         """Write the body as HTML."""
-        return str(self._parser.renderer.render(self._tokens, self._parser.options, {}))
+        return self._render(self._tokens, draw)
 
-    def text(self, width: int) -> str:
-        """Write the body as plain text."""
-        return write(SyntaxTreeNode(self._tokens), width)
+    def text(self, width: int, words: Mapping[str, str]) -> str:
+        """Write the body as plain text, with what is said in its language around buttons and warnings."""
+        return write(SyntaxTreeNode(self._tokens), words, width)
+
+    def _render(self, tokens: list[Token], draw: Draw) -> str:
+        plain: list[Token] = []
+        position = 0
+        while position < len(tokens):
+            taken = furniture.extent(tokens[position:]) if tokens[position].type in _DRAWN else 1
+            block = tokens[position : position + taken]
+            plain.append(self._drawn(block, draw) if tokens[position].type in _DRAWN else block[0])
+            position += taken
+        return str(self._parser.renderer.render(plain, self._parser.options, {}))
+
+    def _drawn(self, block: list[Token], draw: Draw) -> Token:
+        """Let the look draw a block, as a token that is written as it is."""
+        name = _DRAWN[block[0].type]
+        if name == furniture.BUTTON:
+            inside = block[1].children or []
+            facts = {"link": str(inside[0].attrs["href"]), "label": "".join(each.content for each in inside)}
+        else:
+            facts = {"text": self._render(block[1:-1], draw)}
+        return Token("statement", "", 0, content=draw(name, facts))
 
     def _lined(self) -> Iterator[tuple[int, Token]]:
         line = 1
@@ -117,6 +143,17 @@ class Document:
             for child in token.children or ():
                 yield line, child
                 line += child.type in {"softbreak", "hardbreak"}
+
+
+#: The tokens that begin what the look draws, and the names it has for them.
+_DRAWN: Final = MappingProxyType(
+    {
+        "blockquote_open": "quote",
+        f"{furniture.BUTTON}_open": furniture.BUTTON,
+        f"{furniture.SOURCE}_open": furniture.SOURCE,
+        f"{furniture.WARNING}_open": furniture.WARNING,
+    }
+)
 
 
 def _heading_faults(level: int, above: int) -> Iterator[str]:

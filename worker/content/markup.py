@@ -10,6 +10,10 @@ from typing import Final
 _WIDTH: Final = 100
 _MARKS: Final = re.compile(r"[\\`*\[\]<]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w{1,32};)")
 _JINJA: Final = re.compile(r"\{(?=[{%#])")
+#: A brace that would begin Jinja, or the sign of a button.
+_BRACE: Final = re.compile(r"\{(?=[{%#.])")
+#: One that the text to come could make a beginning of.
+_LAST: Final = re.compile(r"\{\Z")
 #: What begins a block where it begins a line.
 _BEGINNING: Final = re.compile(r"(\d{1,9})(?=[.)])|(?=[-+>#=~])")
 _FENCE: Final = re.compile("`{3,}")
@@ -17,7 +21,7 @@ _FENCE: Final = re.compile("`{3,}")
 
 def safe_text(text: str) -> str:
     """Escape a text for the middle of a line."""
-    return _JINJA.sub(r"{\\", _MARKS.sub(r"\\\g<0>", text))
+    return _LAST.sub("&#123;", _BRACE.sub(r"{\\", _MARKS.sub(r"\\\g<0>", text)))
 
 
 def safe_code(text: str) -> str:

@@ -37,15 +37,22 @@ def indent(text: str, first: str, rest: str) -> str:
     return first + textwrap.indent(text, rest)[len(rest) :] if text else ""
 
 
-def write(document: SyntaxTreeNode, width: int = WIDTH) -> str:
-    """Write a parsed document as plain text that ends without a line break."""
-    return _Writer().blocks(document.children, width).rstrip("\n")
+def write(document: SyntaxTreeNode, words: Mapping[str, str], width: int = WIDTH) -> str:
+    """Write a parsed document as plain text that ends without a line break.
+
+    Args:
+        document: as markdown-it has it, with the blocks of `furniture`.
+        words: what is said in its language: `label` (any label before its text) and `content_warning`.
+        width: of a line, but for links.
+    """
+    return _Writer(words).blocks(document.children, width).rstrip("\n")
 
 
 class _Writer:
     """One document's way into text, with the numbers its links have been given."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: Mapping[str, str]) -> None:
+        self._words = words
         self._numbers: dict[str, int] = {}
         self._unlisted: list[str] = []
 
@@ -85,6 +92,14 @@ class _Writer:
         inner = self.blocks(node.children, width - 2).rstrip("\n")
         return "\n".join(f"> {line}".rstrip() for line in inner.split("\n"))
 
+    def _warning(self, node: SyntaxTreeNode, width: int) -> str:
+        return f"{self._words['content_warning'].upper()}\n{self.blocks(node.children, width)}".rstrip("\n")
+
+    def _button(self, node: SyntaxTreeNode, width: int) -> str:
+        (link,) = node.children[0].children
+        text = "".join(map(self._inline, link.children))
+        return f"{wrap(self._words['label'] % {'label': text}, width)}\n{link.attrs['href']}"
+
     def _code(self, node: SyntaxTreeNode, _width: int) -> str:
         return textwrap.indent(node.content.rstrip("\n"), "    ")
 
@@ -114,6 +129,9 @@ class _Writer:
 _BLOCKS: Final[Mapping[str, Callable[[_Writer, SyntaxTreeNode, int], str]]] = MappingProxyType(
     {
         "paragraph": _Writer._paragraph,  # noqa: SLF001 - the class's own table
+        "source": _Writer._paragraph,  # noqa: SLF001 - likewise
+        "button": _Writer._button,  # noqa: SLF001 - likewise
+        "warning": _Writer._warning,  # noqa: SLF001 - likewise
         "heading": _Writer._heading,  # noqa: SLF001 - likewise
         "bullet_list": _Writer._list,  # noqa: SLF001 - likewise
         "ordered_list": _Writer._list,  # noqa: SLF001 - likewise

@@ -5,18 +5,20 @@ at the end; every other brace is data by then. Refuses: ready share texts in the
 would write the appeal's words into a link.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from markupsafe import Markup
 
-from worker.content import links
+from worker.content import links, locales
 from worker.content.expressions import RESERVED, Holes
 from worker.content.look import Press
 from worker.content.markdown import Document
 from worker.content.networks import NETWORKS
 from worker.content.plaintext import WIDTH
-from worker.content.versions import Action, Version
+from worker.content.versions import Action, Goal, Version
 from worker.content.ways import Ways
+from worker.content.words import direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,10 @@ class _Draft:
             "opening": self._words["discreet_opening"] if discreet else "",
             "actions": [self._action(one, shared=not discreet) for one in self._version.actions],
         }
-        html = self._press.render("layout.html", self._language, {**context, "body": Markup(body.html())})  # noqa: S704 - our own Markdown's output, HTML in it escaped
-        text = self._press.render("layout.txt", self._language, {**context, "body": body.text(WIDTH)})
+        drawn = Markup(body.html(self._draw))  # noqa: S704 - our own Markdown's output, HTML in it escaped
+        html = self._press.render("layout.html", self._language, {**context, "body": drawn})
+        written = body.text(WIDTH, self._words)
+        text = self._press.render("layout.txt", self._language, {**context, "body": written})
         restore = self._holes.restore
         return Sheet(
             language=self._language,
@@ -162,6 +166,22 @@ class _Draft:
         hidden = {hide(link): hide(other) for link, other in self._ways.put.items()}
         return Document(hide(self._version.body), self._holes.statements, hidden)
 
+    def _draw(self, name: str, facts: Mapping[str, str]) -> str:
+        """Let the look draw a block of the body."""
+        markup = {key: Markup(fact) if key == "text" else fact for key, fact in facts.items()}  # noqa: S704 - likewise
+        return self._press.block(name, self._language, {"words": self._words, "facts": markup})
+
+    def _goal(self, goal: Goal) -> dict[str, object]:
+        """Return how far a collection has come, in the words of the language."""
+        reached, of = (
+            locales.amount(each, goal.currency, self._language) for each in (goal.reached, goal.of)
+        )
+        if direction(self._language) == "rtl":  # a currency's sign would move to the other sum
+            reached, of = (f"\u2068{each}\u2069" for each in (reached, of))
+        said = self._words["goal"] % {"reached": reached, "of": of}
+        share = locales.percent(goal.percent, self._language)
+        return {"percent": goal.percent, "said": f"{said} ({share})"}
+
     def _action(self, action: Action, *, shared: bool) -> dict[str, object]:
         hide, link, source = self._holes.hide, links.normal(action.link), self._ways.source
         posts = [
@@ -180,6 +200,7 @@ class _Draft:
             "button": hide(action.button) or self._words[f"button_{action.kind}"],
             "note": hide(action.note),
             "content_warning": hide(action.content_warning),
+            "goal": action.goal and self._goal(action.goal),
             "posts": posts,
             "texts": {
                 text: [post["label"] for post in posts if post["text"] == text]

@@ -6,6 +6,7 @@ Refuses: keys it does not know, links that are not https or mailto, and a discre
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -14,6 +15,7 @@ from urllib.parse import unquote
 from worker.content import expressions, frontmatter, links, sources
 from worker.content.expressions import Holes
 from worker.content.frontmatter import Note, Section
+from worker.content.locales import is_currency
 from worker.content.markdown import Document
 from worker.content.networks import NETWORKS, network_faults, share_faults
 
@@ -36,6 +38,23 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Goal:
+    """How far a collection has come; the same for everybody."""
+
+    #: so much there is
+    reached: Decimal
+    #: so much is wanted; more than nought
+    of: Decimal
+    #: its ISO 4217 code; "" where something else is counted
+    currency: str
+
+    @property
+    def percent(self) -> int:
+        """How much of it is there, in whole hundredths from 0 to 100; all of it only when it is all there."""
+        return min(100, int(100 * self.reached / self.of))
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """One thing the reader can do. Its texts and link may hold Jinja; its share texts may not."""
 
@@ -55,6 +74,8 @@ class Action:
     content_warning: str
     #: text ready to post, by network
     share: Mapping[str, str]
+    #: how far it has come; None where that is not told
+    goal: Goal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +235,25 @@ class _Reader:
             note=self._text(section, "note", 500, line=False),
             content_warning=self._text(section, "content_warning", 500, line=False),
             share=MappingProxyType(self._share(section)),
+            goal=self._goal(section),
         )
         if action.share and not expressions.plain(action.link):
             section.tell("link", "a link to share must be the same for everyone")
         section.close()
         return action
+
+    def _goal(self, action: Section) -> Goal | None:
+        section = action.group("goal")
+        if section is None:
+            return None
+        reached, of = section.number("reached", required=True), section.number("of", required=True)
+        currency = section.text("currency", most=3)
+        if currency and not is_currency(currency):
+            section.tell("currency", f'"{currency}" is no currency: write GBP, EUR or the like')
+        if of == 0:
+            section.tell("of", '"of" must be more than 0')
+        section.close()
+        return Goal(reached, of, currency) if reached is not None and of else None
 
     def _networks(self, top: Section) -> tuple[str, ...]:
         """Read the networks to share to: those named, or all."""

@@ -133,10 +133,10 @@ TABLE: list[tuple[str, Callable[[Path], None], tuple[str, ...], int, str, str]] 
     (
         "no such language",
         _nothing,
-        ("appeals", "render", "chechnya-report", "--language", "fr"),
+        ("appeals", "render", "chechnya-report", "--language", "it"),
         1,
-        "fr",
-        "en, ru",
+        "it",
+        "ar, de, en, es, fr, ru",
     ),
     (
         "no discreet names",
