@@ -157,6 +157,12 @@ def _own_logs() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def postgres_programs() -> Path:
+    """Where `pg_dump` and the others are."""
+    return _postgres_programs()
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """A PostgreSQL server of this test process; a URL with {} for the database's name."""
     with _postgres() as url:
