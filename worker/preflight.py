@@ -52,6 +52,8 @@ def examine(trial: Trial) -> Sequence[Finding]:
             found.append(Finding(table.UNFILLABLE, str(error), "appeal", (str(form),)))
         else:
             needed |= lacked
+            if lacked and trial.appeal.languages[form.language].view_in_browser and not form.discreet:
+                found += [table.COPY.found(f"{field} has no fallback", "copy") for field in sorted(lacked)]
     found += [table.FALLBACK.found(f"{field} has no fallback", "appeal") for field in sorted(needed)]
     return merged([*found, *table.examine(made)])
 

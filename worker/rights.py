@@ -22,6 +22,8 @@ from worker.tokens import LENGTH, Marks, Purpose
 
 _MARK = re.compile(rf"(?<![A-Za-z0-9])[A-Za-z2-7]{{{LENGTH}}}(?![A-Za-z0-9])")
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
+#: Marks that name a delivery; the number in another would be taken for somebody's.
+_OF_DELIVERIES = (Purpose.OPT_OUT, Purpose.BOUNCE, Purpose.MESSAGE)
 #: What is looked at of what somebody gave us; a link has some hundred characters.
 _MOST = 2_000
 
@@ -161,7 +163,7 @@ def check_field(name: str) -> str:
 
 def _deliveries_in(text: str, marks: Marks) -> Iterator[int]:
     for found in _MARK.findall(text):
-        for purpose in Purpose:
+        for purpose in _OF_DELIVERIES:
             number = marks.read(purpose, found)
             if number:  # 0 is a test mail, which is nobody's
                 yield number

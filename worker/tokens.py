@@ -48,6 +48,7 @@ class Purpose(Enum):
     BOUNCE = b"bounce"
     MESSAGE = b"message"
     VISIT = b"visit"
+    COPY = b"copy"
 
 
 #: The hashes that write proof and pad, ready with their key: copying one costs a fifth of keying it anew.

@@ -289,7 +289,9 @@ class _Headers:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *self._always]
+                own = list(message.get("headers", ()))
+                given = {name for name, _ in own}  # a page that holds a mail has a policy of its own
+                message["headers"] = [*own, *(one for one in self._always if one[0] not in given)]
                 if https:
                     message["headers"].append((b"strict-transport-security", b"max-age=63072000"))
                 if message["status"] in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE}:

@@ -375,7 +375,8 @@ class Wiring:
 
     def web(self) -> "ASGIApp":
         """Make the opt-out pages' app."""
-        from worker import broker, onward
+        from worker import broker, onward, shelf
+        from worker.copies import Copies
         from worker.turnstile import Turnstile
         from worker.web import Staff, create_app
 
@@ -385,7 +386,10 @@ class Wiring:
         return create_app(
             Staff(self.opt_outs, self.preferences, Turnstile(connect, self.keyring.network_key)),
             self._spoken("web"),
-            further=[onward.route(self.visits)],
+            further=[
+                onward.route(self.visits),
+                shelf.route(Copies(self.keyring.marks(), self.plans.frozen)),
+            ],
             languages=self.settings.organisation.languages.split(),
             https=self.settings.web.base_url.startswith("https:"),
             exit_url=self.settings.web.exit_url or "",

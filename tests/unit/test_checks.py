@@ -177,6 +177,7 @@ def test_a_special_category_list_is_named_in_no_header_or_link(well: Edition) ->
 #: Words of the good appeal, what stands there instead, and all that is then found.
 IN_THE_APPEAL = [
     ("{{ first_name | default(", "{{ town }} {{ first_name | default(", {"fields.fallback"}),
+    ("\n---\nDear", "\nview_in_browser: yes\n---\n{{ town }}\n\nDear", {"fields.fallback", "fields.copy"}),
     ("https://act.example.org/story", "https://bit.ly/3xyz", {"links.shortener"}),
     ("https://act.example.org/story", "https://www.t.co/3xyz", {"links.shortener"}),
     ("https://act.example.org/story", "https://act.example.org/?to=%7B%7Bname%7D%7D", {"links.placeholder"}),

@@ -146,4 +146,5 @@ def test_known_marks() -> None:
         "tfusbdkrsagv3pbbkvbz2wpx4kuzj6zj",
         "nfz4mpb57m4ww6isszdkogvplry26w4o",
         "gaikust6skveygxgqovk53zxbwrqj5o3",
+        "xgjhrmtq7piakjcmptsi3pqje7ehdkyb",
     ]

@@ -18,6 +18,8 @@ from worker.tokens import Marks, Purpose
 
 #: Where opt-out links lead under a form's web host (web.PATH).
 OPT_OUT_PATH = "/o/"
+#: Where copies of a mail are under the open form's web host (shelf.PATH).
+COPY_PATH = "/c/"
 #: Where links lead that are counted.
 VISIT_PATH = "/v/"
 
@@ -71,11 +73,31 @@ class Edition:
         )
 
     def renderer(
-        self, campaign_ref: str = "c0", counted: Callable[[str, bool, int], str] | None = None
+        self,
+        campaign_ref: str = "c0",
+        counted: Callable[[str, bool, int], str] | None = None,
+        copied: Callable[[str], str] | None = None,
     ) -> Renderer:
         """Parse the appeal and put it into the look; AppealErrors lists what is wrong in it."""
         appeal = parse(self.slug, self.appeal, self.organisation.languages.split())
-        return Renderer(appeal, Look(self.look), self.organisation, campaign_ref, counted)
+        return Renderer(appeal, Look(self.look), self.organisation, campaign_ref, counted, copied)
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy of a campaign's mail on the web, as the mark in its link names it."""
+
+    campaign: int  #: its id
+    language: int  #: which of the appeal's languages, in alphabetical order, from 0
+
+    def packed(self) -> int:
+        """Return the number that stands for it."""
+        return self.campaign << 7 | self.language
+
+    @classmethod
+    def unpacked(cls, number: int) -> "Copy":
+        """Read what `packed` wrote."""
+        return cls(number >> 7, number & 127)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +129,7 @@ class Printer:
         """
         reference = f"c{campaign}"  # in Feedback-ID and in source codes; it names nobody
         self._campaign = campaign
-        self._renderer = edition.renderer(reference, self._counted if campaign else None)
+        self._renderer = edition.renderer(reference, self._counted if campaign else None, self._copied)
         self._marks = marks
         self._forms = {
             discreet: (form, Composer(form.identity, reference))
@@ -151,6 +173,11 @@ class Printer:
         visit = Visit(self._campaign, self._renderer.languages.index(language), discreet, link)
         base_url = self._forms[discreet][0].base_url
         return f"{base_url}{VISIT_PATH}{self._marks.mark(Purpose.VISIT, visit.packed())}"
+
+    def _copied(self, language: str) -> str:
+        """Return where the copy in a language is: the same for every reader, and not to be guessed."""
+        copy = Copy(self._campaign, self._renderer.languages.index(language))
+        return f"{self._forms[False][0].base_url}{COPY_PATH}{self._marks.mark(Purpose.COPY, copy.packed())}"
 
     @property
     def fields(self) -> frozenset[str]:

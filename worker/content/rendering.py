@@ -6,7 +6,7 @@ action's words be read as Jinja, and to show the open form where the discreet on
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from jinja2 import TemplateError
@@ -84,6 +84,7 @@ class Renderer:
         organisation: Organisation,
         campaign: str = "c0",
         counted: Callable[[str, bool, int], str] | None = None,
+        copied: Callable[[str], str] | None = None,
     ) -> None:
         """Take the appeal, the look, who asks, and what the links of this campaign need.
 
@@ -94,6 +95,7 @@ class Renderer:
             campaign: its opaque name.
             counted: makes the link of ours that counts a link, from language, form (discreet or not) and
                 number; None where none is to be counted.
+            copied: returns where the copy in a language is on the web; None where there is none.
 
         Raises:
             LookError: the look is not whole.
@@ -104,7 +106,8 @@ class Renderer:
         # All now: a language without words is to be told before anybody is written to.
         for language in appeal.languages:
             self._press.words(language)
-        self._organisation, self._campaign, self._counted = organisation, campaign, counted
+        self._organisation, self._campaign = organisation, campaign
+        self._counted, self._copied = counted, copied
         self._forms: dict[tuple[str, bool], _Form] = {}
 
     @cached_property
@@ -163,12 +166,33 @@ class Renderer:
         """Return where the links of one of the appeal's languages lead, in the order of their numbers."""
         return list(targets(self._appeal.languages[language], self._campaign, discreet=discreet).values())
 
+    def copy(self, language: str) -> str:
+        """Return the copy on the web of one of the appeal's languages: nobody's, with fallbacks for fields.
+
+        Raises:
+            LookupError: there is to be none in this language.
+            MissingField: a field has no fallback.
+            UnfillableError: as for `render`.
+        """
+        version = self._appeal.languages[language]
+        if not version.view_in_browser:
+            raise LookupError(language)
+        there = replace(ways(version, self._campaign, None, discreet=False), on_web=True)
+        sheet = lay_out(self._press, self._organisation, language, version, there, discreet=False)
+        try:
+            # An author's own opt-out link leads nowhere.
+            return HtmlWeaver(sheet.html).plain(_present(dict.fromkeys(expressions.RESERVED, "#"), language))
+        except _FAULTS as error:
+            raise _unfillable(error) from None
+
     def _form(self, language: str, discreet: bool) -> "_Form":  # noqa: FBT001 - a fact about the person
         chosen = self._appeal.language_for(language)
         if (chosen, discreet) not in self._forms:
             version = self._appeal.languages[chosen]
             counted = partial(self._counted, chosen, discreet) if self._counted else None
             there = ways(version, self._campaign, counted, discreet=discreet)
+            if self._copied and version.view_in_browser and not discreet:
+                there = replace(there, copy=self._copied(chosen))
             sheet = lay_out(self._press, self._organisation, chosen, version, there, discreet=discreet)
             self._forms[chosen, discreet] = _Form(sheet)
         return self._forms[chosen, discreet]

@@ -154,9 +154,15 @@ class _Draft:
             "reason": hide(version.reason) or self._default_reason(),
             "organisation": self._organisation,
             "words": words,
-            "mail": {name: hide(f"{{{{ {name} }}}}") for name in RESERVED},
+            "mail": {name: "" if self._ways.on_web else hide(f"{{{{ {name} }}}}") for name in RESERVED},
+            "copy_url": self._ways.copy,
+            "on_web": self._ways.on_web,
+            "copy_note": self._copy_note() if self._ways.on_web else "",
             "later": hide,
         }
+
+    def _copy_note(self) -> str:
+        return self._words["copy"] % {"organisation": self._organisation.name}
 
     def _default_reason(self) -> str:
         return self._words["reason"] % {"organisation": self._organisation.name}

@@ -124,6 +124,8 @@ class Version:
     topics: tuple[str, ...]
     #: whether its links lead by our own pages, which count how often each is followed
     count_links: bool
+    #: whether the open form links to a copy on the web
+    view_in_browser: bool
     #: words that must not be seen from outside the discreet form
     telling_words: tuple[str, ...]
     #: Markdown
@@ -181,6 +183,7 @@ class _Reader:
             source=self._source(top, telling_words),
             topics=self._topics(top),
             count_links=top.flag("count_links"),
+            view_in_browser=top.flag("view_in_browser"),
             telling_words=telling_words,
             body=body,
         )

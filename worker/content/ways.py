@@ -28,6 +28,10 @@ class Ways:
     put: Mapping[str, str]
     #: what marks the links of ready posts
     source: Source | None
+    #: where its copy on the web is; "" for none
+    copy: str = ""
+    #: whether this is that copy, which is nobody's: without any link of one reader's
+    on_web: bool = False
 
 
 def targets(version: Version, campaign: str, *, discreet: bool) -> Mapping[str, str]:

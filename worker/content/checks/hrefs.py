@@ -162,6 +162,8 @@ def faulty(letter: Letter) -> Iterator[Finding]:
             yield SYNTAX.found(f"{_shown(link) or 'an empty link'} leads nowhere", "HTML")
         elif link == letter.opt_out_url and parts.hostname in _LOOPBACK:
             yield LOCAL.found(f"the opt-out link leads to {parts.hostname}", "HTML")
+        elif link == letter.copy_url and parts.hostname in _LOOPBACK:
+            yield LOCAL.found(f"the link to the copy leads to {parts.hostname}", "HTML")
         elif parts.scheme not in {"https", "mailto"}:
             yield SCHEME.found(f"{_shown(link)} is not https", "HTML")
         elif parts.scheme == "https" and (not _HOST.fullmatch(parts.hostname or "") or "@" in parts.netloc):
@@ -244,7 +246,7 @@ def fetchable(letter: Letter) -> Iterator[Link]:
 
     Nor ready posts: a network would be told before the day what the appeal says.
     """
-    met = {letter.opt_out_url}
+    met = {letter.opt_out_url, letter.copy_url}
     for link in letter.links:
         if link.href not in met and link.href.startswith("https://") and not is_share(link):
             met.add(link.href)

@@ -16,7 +16,7 @@ from lxml import etree
 from lxml import html as lxml_html
 
 from worker.content.checks import css
-from worker.content.editions import Edition
+from worker.content.editions import COPY_PATH, Edition
 from worker.content.rendering import PlainContent
 from worker.content.versions import Version
 from worker.post.parcels import Parcel
@@ -155,6 +155,12 @@ class Letter:
         """Where one click opts out; "" if the mail does not say."""
         found = re.search(r"<(https?:[^<>]*)>", self.header("List-Unsubscribe"))
         return found[1] if found else ""
+
+    @cached_property
+    def copy_url(self) -> str:
+        """Where its copy on the web is; "" for none."""
+        start = self.edition.open.base_url + COPY_PATH
+        return next((link.href for link in self.links if link.href.startswith(start)), "")
 
 
 def _is_hidden(element: Element) -> bool:

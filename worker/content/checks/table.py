@@ -64,9 +64,15 @@ LACKING: Final = Rule(
     'Give a fallback, as in {{ first_name | default("friend") }}.',
     waivable=False,
 )
+COPY: Final = Rule(
+    "fields.copy",
+    Severity.ERROR,
+    "a copy on the web (view_in_browser) that cannot be made: a merge field has no fallback",
+    'Give it one, as in {{ first_name | default("friend") }}, or leave view_in_browser out.',
+)
 #: Rules of this module's own, and those of every module above.
 OWN: Final = (
-    *(SOURCE, UNFILLABLE, FALLBACK, LACKING),
+    *(SOURCE, UNFILLABLE, FALLBACK, LACKING, COPY),
     *(*hrefs.RULES, *structure.RULES, *agreement.RULES, *colours.RULES, *clients.RULES),
     *(*wording.RULES, *required.RULES, *special.RULES, *wire.RULES),
 )
