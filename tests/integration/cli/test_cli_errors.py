@@ -193,7 +193,7 @@ TABLE: list[tuple[str, Callable[[Path], None], tuple[str, ...], int, str, str]] 
     (
         "no reason",
         _nothing,
-        ("suppress", "remove", "me@example.org", "--reason", " "),
+        ("suppress", "lift", "me@example.org", "--reason", " "),
         2,
         "takes a reason",
         "",
