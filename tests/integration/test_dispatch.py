@@ -4,6 +4,7 @@ import logging
 import secrets
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ from worker.store.docket import Docket
 from worker.store.ledger import Ledger, Outcome
 from worker.store.people import People
 from worker.store.plans import Campaign, Draft, Plans
-from worker.store.schema import campaigns, deliveries
+from worker.store.schema import campaigns, deliveries, people
 from worker.store.staging import Staged
 from worker.store.suppressions import EVERYTHING, Suppression, Suppressions
 from worker.store.tallies import Tallies
@@ -381,6 +382,30 @@ def test_a_success_clears_the_notice(office: Office, post: tuple[Post, int]) -> 
     office.dispatcher.send(batch)
     assert office.plans.get(campaign.id).notice == ""
     assert post[0].taken == ["p1@example.org"]
+
+
+def test_a_record_under_a_key_that_this_machine_lacks_waits_for_the_key(
+    office: Office, post: tuple[Post, int]
+) -> None:
+    """Nobody ends by it: the notice says what to copy, and once it is there all goes on without a restart."""
+    campaign, batch = office.launch(3)
+    newer = office.keyring.with_new(secrets.token_bytes).using_newest()
+    person = Person(parse("p2@example.org"), {})
+    record = newer.seal(2, person.to_bytes(), secrets.token_bytes(12))
+    with office.database.write() as connection:
+        connection.execute(sa.update(people).where(people.c.id == 2).values(sealed=record))
+    summary = office.dispatcher.send(batch)
+    assert summary is not None
+    assert summary.halt == "unavailable"
+    assert office.states()[2] == office.states()[3] == ("queued", "")
+    assert "Copy var/secret.toml" in office.plans.get(campaign.id).notice
+    files = [newer]
+    office.dispatcher.keyring = replace(office.keyring, again=lambda: files[-1])
+    office.wait(60)
+    assert office.dispatcher.send(batch) is not None
+    assert {state for state, _ in office.states().values()} == {"sent"}
+    assert sorted(post[0].taken) == [f"p{number}@example.org" for number in (1, 2, 3)]
+    assert office.plans.get(campaign.id).notice == ""
 
 
 def test_a_mail_that_cannot_be_made_pauses_the_campaign(office: Office, post: tuple[Post, int]) -> None:
