@@ -53,7 +53,7 @@ def test_the_desk_can_be_read_by_everybody(
     for name, text in desk_pages.items():
         file = tmp_path / f"{name}.html"
         file.write_text(text, encoding="utf-8")
-        for place in ("", "#mail-1"):
+        for place in ("", "#mail-1") if 'id="mail-1"' in text else ("",):
             page.goto(file.as_uri() + place)
             faults += [f"{name}{place}: {fault}" for fault in _seen(page, axe, VIEWS)]
     assert not faults, "\n".join(faults)
