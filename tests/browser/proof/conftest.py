@@ -5,10 +5,12 @@ the product rehearses. Who adds one has it proved.
 """
 
 import contextlib
+import email
+import email.policy
 import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ import pytest
 
 from worker import capture, gallery, pages, workspace
 from worker.cli import main, session
-from worker.readers import Trial
+from worker.readers import Form, Trial
+from worker.soundings import spam
 from worker.wiring import Wiring
 
 #: What a workspace must have set before it may send both forms.
@@ -27,6 +30,15 @@ _OURS = {
     '#sender_name = "Monthly letter"': 'sender_name = "Monthly letter"',
     "#discreet_base_url": "discreet_base_url",
 }
+
+
+@contextlib.contextmanager
+def _at(folder: Path) -> Iterator[pytest.MonkeyPatch]:
+    """Be in a folder, with no variable of ours set."""
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("TOCSIN_")]:
+            patch.delenv(name)
+        yield patch
 
 
 def _tocsin(*words: str | Path) -> None:
@@ -49,7 +61,8 @@ def tools() -> Path:
 def office(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a workspace that may send both forms."""
     home = tmp_path_factory.mktemp("proof") / "office"
-    _tocsin("init", home)
+    with _at(home.parent):
+        _tocsin("init", home)
     config = home / "tocsin.toml"
     text = config.read_text(encoding="utf-8")
     for example, ours in _OURS.items():
@@ -60,45 +73,52 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def made(office: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Render every appeal in every language and form, write the preview, and export a person."""
-    folder = tmp_path_factory.mktemp("made")
-    with contextlib.chdir(office), pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("TOCSIN_")]:
-            patch.delenv(name)
-        for appeal in sorted(each for each in Path("templates/appeals").iterdir() if each.is_dir()):
-            for file in appeal.glob("*.md"):
-                for form in ((), ("--discreet",)):
-                    _tocsin("appeals", "render", appeal.name, "--language", file.stem, *form, "--out", folder)
-            _tocsin("appeals", "preview", appeal.name)
-        _tocsin("lists", "import", "lists/example.csv", "--list", "example")
-        _tocsin("people", "export", "anna.bell@example.org", "--to", "answers")
-    return folder
+def trials(office: Path) -> Mapping[str, Trial]:
+    """Every appeal that ships, ready to be tried in all languages and forms."""
+    with _at(office):
+        found = session.settings_found()
+        wiring = Wiring(found, session.Bell(found))
+        return {slug: Trial(wiring.edition(slug)) for slug in workspace.appeal_slugs(found)}
+
+
+def _name(slug: str, form: Form) -> str:
+    return f"{slug}.{form}".replace(", ", ".")
 
 
 @pytest.fixture(scope="session")
-def mails(made: Path) -> Mapping[str, bytes]:
-    """Every mail by name, as on the wire: the sample appeals in all languages and forms."""
-    found = {file.stem: file.read_bytes() for file in sorted(made.glob("*.eml"))}
-    assert len(found) >= 4
+def mails(trials: Mapping[str, Trial]) -> Mapping[str, bytes]:
+    """Every mail by name, as on the wire."""
+    found = {
+        _name(slug, form): bytes(trial.parcel(form).data)
+        for slug, trial in trials.items()
+        for form in trial.forms()
+    }
+    assert all(_name(slug, Form("en", discreet)) in found for slug in trials for discreet in (False, True))
     return found
 
 
 @pytest.fixture(scope="session")
-def hard_mails(office: Path) -> Mapping[str, bytes]:
+def hard_mails(trials: Mapping[str, Trial]) -> Mapping[str, bytes]:
     """Mails to a reader whose name has everything that a header must encode, fold or quote."""
-    with contextlib.chdir(office):
-        found = session.settings_found()
-        trial = Trial(Wiring(found, session.Bell(found)).edition(workspace.appeal_slugs(found)[0]))
-        name = 'Žofia "Ž." Nováková-李小龍 (عائشة), ' + "Ἀσπασία " * 20 + "🕯"
-        fields = {**dict.fromkeys(trial.fields, name), "name": name}
-        return {f"hard.{form}": bytes(trial.parcel(form, fields).data) for form in trial.forms()}
+    name = 'Žofia "Ž." Nováková-李小龍 (عائشة), ' + "Ἀσπασία " * 20 + "🕯"
+    return {
+        f"hard.{_name(slug, form)}": bytes(
+            trial.parcel(form, {**dict.fromkeys(trial.fields, name), "name": name}).data
+        )
+        for slug, trial in trials.items()
+        for form in trial.forms()
+    }
 
 
 @pytest.fixture(scope="session")
-def letters(made: Path) -> Mapping[str, str]:
-    """The HTML part of each of these mails."""
-    return {file.stem: file.read_text(encoding="utf-8") for file in sorted(made.glob("*.html"))}
+def letters(mails: Mapping[str, bytes]) -> Mapping[str, str]:
+    """The HTML part of each of these mails, as a mail program decodes it."""
+    found = {}
+    for name, data in mails.items():
+        body = email.message_from_bytes(data, policy=email.policy.default).get_body(("html",))
+        assert body, name
+        found[name] = str(body.get_content())
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -120,13 +140,19 @@ def web_pages() -> Mapping[str, str]:
 
 @pytest.fixture(scope="session")
 def desk_pages(office: Path, mails: Mapping[str, bytes]) -> Mapping[str, str]:
-    """What an operator opens: the preview, the captured mails (and none), and a person's export."""
+    """What an operator opens: the previews, the captured mails (and none), and a person's export."""
+    with _at(office) as patch:
+        patch.setattr(spam, "_FILTERS", ())  # test_spam asks them
+        for slug in workspace.appeal_slugs(session.settings_found()):
+            _tocsin("appeals", "preview", slug)
+        _tocsin("lists", "import", "lists/example.csv", "--list", "example")
+        _tocsin("people", "export", "anna.bell@example.org", "--to", "answers")
     captured = [gallery.Captured(name, "b@example.org", ("a@example.org",), mails[name]) for name in mails]
     template = capture._template()
     files: Sequence[Path] = [*office.glob("var/preview/*.html"), *office.glob("answers/*.html")]
-    assert len(files) == 2
+    assert {file.parent.name for file in files} == {"preview", "answers"}
     return {
         "capture": gallery.page(captured, template, left_out=1),
         "capture-empty": gallery.page([], template),
-        **{file.parent.name: file.read_text(encoding="utf-8") for file in files},
+        **{f"{file.parent.name}-{file.stem}": file.read_text(encoding="utf-8") for file in files},
     }
