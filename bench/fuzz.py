@@ -114,6 +114,16 @@ class _Desk:
         self.words.append(b"save")
         return wanted and self.choices(token)
 
+    def ask(self, token: str, kind: str) -> Any:  # noqa: ANN401 - as the app asks
+        self.words.append(kind.encode())
+        return self.describe(token)
+
+    def pending(self, mark: str) -> None:
+        pass
+
+    def confirm(self, mark: str) -> None:
+        pass
+
     def guessed(self, address: str) -> int:
         return len(address) and 0
 
@@ -166,7 +176,7 @@ class _Form:
             for file in (ROOT / "templates" / folder).iterdir()
         }
         self._desk = _Desk()
-        self._app = create_app(Staff(self._desk, self._desk, self._desk), texts)
+        self._app = create_app(Staff(self._desk, self._desk, self._desk, self._desk), texts)
         self._loop = asyncio.new_event_loop()
 
     def __call__(self, data: bytes) -> None:
@@ -202,7 +212,14 @@ class _Form:
 
 def _forms() -> Iterable[bytes]:
     yield b"\x00\nList-Unsubscribe=One-Click"
-    for words in (b"stop", b"leave", b"undo&voucher=v", b"save&pause=30&of=fewer&fewer=1&language=de"):
+    for words in (
+        b"stop",
+        b"leave",
+        b"undo&voucher=v",
+        b"forget",
+        b"export",
+        b"save&pause=30&of=fewer&fewer=1&language=de",
+    ):
         yield b"\x00\nchoice=" + words
     part = b'--b\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n--b--\r\n'
     yield b"\x01\n" + part

@@ -32,6 +32,9 @@ class Choice(StrEnum):
     LEAVE = "leave"
     UNDO = "undo"
     SAVE = "save"
+    FORGET = "forget"
+    EXPORT = "export"
+    CONFIRM = "confirm"  #: on the page of a notice's link
 
 
 @dataclass(frozen=True, slots=True)

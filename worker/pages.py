@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from jinja2 import DictLoader, StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -23,9 +23,12 @@ from worker.content.words import MEASURE, Catalogues, direction
 from worker.errors import WrongUse
 from worker.forms import PAUSES
 
-#: The pages there are: before, after, taken back and too late for that, the preferences, the three ways in
-#: which it did not happen, and the one that says nothing.
-NAMES: Final = ("ask", "done", "undone", "late", "choices", "lost", "refused", "away", "exit")
+#: The pages there are: before, after, taken back and too late for that, the preferences, the four of what is
+#: confirmed by mail, the three ways in which it did not happen, and the one that says nothing.
+NAMES: Final = (
+    *("ask", "done", "undone", "late", "choices", "asked", "confirm", "confirmed", "spent"),
+    *("lost", "refused", "away", "exit"),
+)
 
 
 class Page(Protocol):
@@ -98,6 +101,10 @@ class Shown:
     voucher: str = ""
     #: Where the quick exit leads.
     exit_url: str = "exit"
+    #: What a notice is about: "forget" or "export".
+    kind: str = "forget"
+    #: All that we hold of a reader, for them.
+    facts: Mapping[str, Any] | None = None
 
 
 _NOTHING: Final = Shown()
@@ -156,6 +163,8 @@ class Pages:
             voucher=shown.voucher,
             exit_url=shown.exit_url,
             saved=shown.saved,
+            kind=shown.kind,
+            facts=shown.facts,
             choices=shown.choices,
             paused_until=_day(shown.choices, language),
             languages=self._languages(shown.choices),
@@ -175,7 +184,9 @@ class Pages:
             for sample in _SAMPLES:
                 about = replace(sample, language=language)
                 self.render(name, about, shown=Shown(_Stand(about), voucher="v"))
-                self.render(name, about, shown=Shown(_Stand(about, stopped=True), saved=True))
+                facts = {"person": None, "lists": [{"title": "B", "at": None}]}
+                stopped = _Stand(about, stopped=True)
+                self.render(name, about, shown=Shown(stopped, saved=True, kind="export", facts=facts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from worker.campaigns import Campaigns, Doorbell
 from worker.dispatch import Dispatcher
 from worker.errors import TocsinError, Unavailable
 from worker.inbox import Maildir
+from worker.notices import Courier
 from worker.postroom import PostRoom
 from worker.preferences import Preferences
 from worker.retention import Retention
@@ -94,6 +95,10 @@ class Tools(Protocol):
         """The tick."""
 
     @property
+    def courier(self) -> Courier:
+        """What sends the notices that people have asked for."""
+
+    @property
     def preferences(self) -> Preferences:
         """What readers have wished for a time."""
 
@@ -120,7 +125,11 @@ def create(settings: Settings, build: Callable[[Settings, "Bells", Callable[[], 
         _OPTIONS,
         broker_transport_options=transport,
         task_queues=[Queue(name) for name in (CONTROL, DISPATCH)],  # type: ignore[no-untyped-call]  # kombu publishes none
-        task_routes={"tocsin.dispatch": {"queue": DISPATCH}, "tocsin.*": {"queue": CONTROL}},
+        task_routes={
+            "tocsin.dispatch": {"queue": DISPATCH},
+            "tocsin.notices": {"queue": DISPATCH},
+            "tocsin.*": {"queue": CONTROL},
+        },
         beat_schedule={
             # An interval, never a crontab (those misfire around clock changes); a tick that nobody took
             # before the next one is due is dropped.
@@ -133,13 +142,14 @@ def create(settings: Settings, build: Callable[[Settings, "Bells", Callable[[], 
     )
     _answer_for_keys(settings)
     drain = _drain_flag()
+    bells = Bells(app, settings)
     tools = _per_process(lambda: build(settings, Bells(app, settings), lambda: drain[0] != 0))
-    _register(app, tools)
+    _register(app, tools, bells)
     _recover_first(tools)
     return app
 
 
-def _register(app: Celery, tools: Callable[[], Tools]) -> None:
+def _register(app: Celery, tools: Callable[[], Tools], bells: "Bells") -> None:
     task: Callable[..., Callable[[Callable[..., None]], object]] = app.task  # celery publishes no types
 
     @task(name="tocsin.tick")
@@ -148,6 +158,10 @@ def _register(app: Celery, tools: Callable[[], Tools]) -> None:
             tools().sweep.run()
         with _told("wishes"):
             tools().preferences.end_due()
+        with _told("notices"):
+            if tools().courier.due():
+                # To those who may speak to the relay; a doubled one finds nothing to begin.
+                bells.notices()
         with _told("returns"):
             tools().postroom.tick(tools().maildir)
         with _told("retention"):
@@ -157,6 +171,11 @@ def _register(app: Celery, tools: Callable[[], Tools]) -> None:
     def launch(campaign_id: int) -> None:
         with _told("launch"):
             tools().campaigns.launch(campaign_id)
+
+    @task(name="tocsin.notices")
+    def notices() -> None:
+        with _told("notices"):
+            tools().courier.send()
 
     @task(name="tocsin.dispatch")
     def dispatch(batch_id: int) -> None:
@@ -264,6 +283,10 @@ class Bells(Doorbell):
         """Ask for batches to be sent."""
         self._send([("tocsin.dispatch", batch_id, DISPATCH) for batch_id in batch_ids])
 
+    def notices(self) -> None:
+        """Ask for the notices that wait to be sent."""
+        self._send([("tocsin.notices", None, DISPATCH)])
+
     def waiting(self) -> int:
         """Return how many batches wait in the queue; 1 when Redis does not say, so that nothing piles up."""
         try:
@@ -273,10 +296,11 @@ class Bells(Doorbell):
         except (redis.RedisError, Unavailable):
             return 1
 
-    def _send(self, rings: Sequence[tuple[str, int, str]]) -> None:
+    def _send(self, rings: Sequence[tuple[str, int | None, str]]) -> None:
         try:
             with self._app.producer_or_acquire() as producer:
                 for name, number, queue in rings:
-                    self._app.send_task(name, (number,), queue=queue, producer=producer, retry=False)
+                    words = () if number is None else (number,)
+                    self._app.send_task(name, words, queue=queue, producer=producer, retry=False)
         except (OperationalError, redis.RedisError, OSError) as error:
             log.warning("bell_not_rung", count=len(rings), kind=type(error).__name__)

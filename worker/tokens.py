@@ -49,6 +49,9 @@ class Purpose(Enum):
     MESSAGE = b"message"
     VISIT = b"visit"
     COPY = b"copy"
+    #: Of a notice, whose numbers are its own: the link in it, and all else of it that comes back.
+    NOTICE = b"notice"
+    NOTICE_MAIL = b"notified"
 
 
 #: The hashes that write proof and pad, ready with their key: copying one costs a fifth of keying it anew.

@@ -5,9 +5,9 @@ and sign-in; redirects; and to say "done" before what was asked is stored.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -27,6 +27,8 @@ _T = TypeVar("_T")
 
 #: Path of an opt-out link, before its mark. Short, so that no mail program breaks the link.
 PATH: Final = "/o/"
+#: Path of the link in a notice.
+NOTICE_PATH: Final = "/n/"
 #: How a mailbox's opt-out is called when it is handed to `OptOuts`.
 ONE_CLICK: Final = "one-click"
 #: The query that asks a link for its preferences.
@@ -38,6 +40,7 @@ _EXIT: Final = "exit"
 _PATIENCE: Final = 10.0
 _RETRY_SECONDS: Final = 60
 _TAGS_MOST: Final = 20
+_NOTHING: Final = Shown()
 _METHODS: Final = "GET, HEAD, OPTIONS, POST"
 
 
@@ -82,6 +85,42 @@ class Preferences(Protocol):
         """Store what is wanted before returning; None if not ours."""
 
 
+class Pending(Protocol):
+    """What the link in a notice would do."""
+
+    @property
+    def about(self) -> Page:
+        """What its page may tell."""
+
+    @property
+    def kind(self) -> str:
+        """What was asked for: "forget" or "export"."""
+
+
+class Confirmed(Pending, Protocol):
+    """What it has done."""
+
+    @property
+    def facts(self) -> Mapping[str, Any] | None:
+        """All that we hold of them, where that was asked for."""
+
+
+class Confirmations(Protocol):
+    """What is asked for on a page and confirmed by the link in a notice; as `OptOuts`."""
+
+    def ask(self, token: str, kind: str) -> Page | None:
+        """Have a notice sent to a link's reader, or not, which nobody is told; None if not ours."""
+
+    def knows(self, mark: str) -> bool:
+        """Tell whether a notice's link can be ours; asks no store."""
+
+    def pending(self, mark: str) -> Pending | None:
+        """Tell what it would do; None if not ours, used or too old. Changes nothing."""
+
+    def confirm(self, mark: str) -> Confirmed | None:
+        """Do it before returning; None as before."""
+
+
 class Guard(Protocol):
     """Who keeps strangers from trying one link after the other."""
 
@@ -95,6 +134,7 @@ class Staff:
 
     opt_outs: OptOuts
     preferences: Preferences
+    confirmations: Confirmations
     guard: Guard
 
 
@@ -124,6 +164,8 @@ def create_app(
             Route(PATH + "{token}", desk.ask, methods=["GET"]),
             Route(PATH + "{token}", desk.act, methods=["POST"]),
             Route(PATH + "{token}", _options, methods=["OPTIONS"]),
+            Route(NOTICE_PATH + "{mark}", desk.show_notice, methods=["GET"]),
+            Route(NOTICE_PATH + "{mark}", desk.confirm, methods=["POST"]),
             Route("/" + _EXIT, face.exit, methods=["GET"]),
             Route("/healthz", _health, methods=["GET"]),
             *further,
@@ -154,18 +196,17 @@ class _Face:
         request: Request,
         name: str,
         about: Page | None = None,
+        shown: Shown = _NOTHING,
         *,
         status: int = HTTPStatus.OK,
-        choices: Choices | None = None,
-        saved: bool = False,
-        voucher: str = "",
     ) -> Response:
         """Render a page, for the reader of this mail or else for whoever asks."""
         # Relative, for only a proxy knows what path of its own it has put before ours.
         exit_url = self._exit_url or "../" * (request.url.path.count("/") - 1) + _EXIT
         accepted = _accepted(request.headers.get("accept-language", ""))
-        shown = Shown(choices, saved, voucher, exit_url)
-        return HTMLResponse(self._pages.render(name, about, accepted, shown), status)
+        return HTMLResponse(
+            self._pages.render(name, about, accepted, replace(shown, exit_url=exit_url)), status
+        )
 
     async def exit(self, request: Request) -> Response:
         """Show the page that says nothing."""
@@ -175,7 +216,8 @@ class _Face:
         """Say that nothing was changed; an unknown mark and a forged one get the same page."""
         status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.BAD_REQUEST
         wait = 0
-        if status == HTTPStatus.NOT_FOUND and request.client and request.url.path.startswith(PATH):
+        guess = request.url.path.startswith((PATH, NOTICE_PATH))
+        if status == HTTPStatus.NOT_FOUND and request.client and guess:
             wait = await run_in_threadpool(self._guard.guessed, request.client.host)
         if wait:
             status = HTTPStatus.TOO_MANY_REQUESTS
@@ -206,6 +248,7 @@ class _Desk:
     def __init__(self, staff: Staff, face: _Face, patience: float) -> None:
         self._opt_outs = staff.opt_outs
         self._preferences = staff.preferences
+        self._confirmations = staff.confirmations
         self._face = face
         self._patience = patience
         self._clicks = Gathering[str, bool](lambda tokens: self._opt_outs.opt_out_all(tokens, ONE_CLICK))
@@ -215,7 +258,7 @@ class _Desk:
         token = self._token(request)
         if _CHOICES in request.query_params:
             choices = _ours(await run_in_threadpool(self._preferences.choices, token))
-            return self._face.page(request, "choices", choices.about, choices=choices)
+            return self._face.page(request, "choices", choices.about, Shown(choices))
         return self._face.page(request, "ask", _ours(await run_in_threadpool(self._opt_outs.describe, token)))
 
     async def act(self, request: Request) -> Response:
@@ -231,13 +274,41 @@ class _Desk:
         """Do what a button of ours asks."""
         if form.choice is Choice.SAVE:
             choices = _ours(self._preferences.choose(token, form.wish))
-            return self._face.page(request, "choices", choices.about, choices=choices, saved=True)
+            return self._face.page(request, "choices", choices.about, Shown(choices, saved=True))
+        if form.choice in {Choice.FORGET, Choice.EXPORT}:
+            asked = _ours(self._confirmations.ask(token, form.choice))
+            return self._face.page(request, "asked", asked)
         if form.choice is Choice.UNDO:
             about = _ours(self._opt_outs.describe(token))
             undone = _ours(self._opt_outs.undo(token, form.voucher))
             return self._face.page(request, "undone" if undone else "late", about)
+        if form.choice is Choice.CONFIRM:
+            raise HTTPException(HTTPStatus.BAD_REQUEST)
         stopped = _ours(self._opt_outs.stop(token, this_list=form.choice is Choice.LEAVE))
-        return self._face.page(request, "done", stopped.about, voucher=stopped.voucher)
+        return self._face.page(request, "done", stopped.about, Shown(voucher=stopped.voucher))
+
+    async def show_notice(self, request: Request) -> Response:
+        """Show the page behind the link in a notice, with its one button (GET, HEAD)."""
+        mark = self._mark(request)
+        pending = await run_in_threadpool(self._confirmations.pending, mark)
+        if pending is None:
+            return self._face.page(request, "spent", status=HTTPStatus.GONE)
+        return self._face.page(request, "confirm", pending.about, Shown(kind=pending.kind))
+
+    async def confirm(self, request: Request) -> Response:
+        """Do what the notice's reader confirms by that button, and show it."""
+        form = await forms.read(request, self._patience)
+        mark = self._mark(request)
+        if form.choice is not Choice.CONFIRM:
+            raise HTTPException(HTTPStatus.BAD_REQUEST)
+        done = await run_in_threadpool(self._confirmations.confirm, mark)
+        if done is None:
+            return self._face.page(request, "spent", status=HTTPStatus.GONE)
+        return self._face.page(request, "confirmed", done.about, Shown(kind=done.kind, facts=done.facts))
+
+    def _mark(self, request: Request) -> str:
+        mark: str = request.path_params["mark"]
+        return _ours(mark if self._confirmations.knows(mark) else None)
 
     def _token(self, request: Request) -> str:
         """Return the mark of a link; 404 for what cannot be one of ours, before the store is asked."""

@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from worker.campaigns import Campaigns, Doorbell
 from worker.settings import MAIN_RELAY, Settings
@@ -32,18 +32,19 @@ if TYPE_CHECKING:
 
     from worker import sections
     from worker.barring import Barring
-    from worker.content.editions import Edition, Printer
+    from worker.content.editions import Edition, Form, Printer
     from worker.content.messages import Identity
     from worker.dispatch import Dispatcher
     from worker.feedback import OptOuts
     from worker.imports import Importer
     from worker.inbox import Maildir
+    from worker.notices import Confirmations, Courier
     from worker.planning import Planner
     from worker.post.relay import Relay
     from worker.postroom import PostRoom
     from worker.preferences import Preferences
     from worker.retention import Retention
-    from worker.rights import Rights
+    from worker.rights import Rights, Subject
     from worker.rotation import Rotation
     from worker.routes import Routes
     from worker.sealing import Keyring
@@ -243,6 +244,44 @@ class Wiring:
         return followed(counts, campaign_id, self.plans.frozen(campaign_id))
 
     @cached_property
+    def courier(self) -> "Courier":
+        """What sends notices."""
+        from worker.content.letters import Letters
+        from worker.content.rendering import Look, Organisation
+        from worker.notices import Courier
+        from worker.store.notices import Notices
+
+        def letters() -> Letters:
+            organisation = Organisation(**self.settings.organisation.model_dump())
+            return Letters(Look(self._spoken("look")), organisation)
+
+        return Courier(
+            Notices(self.database),
+            self.opt_outs,
+            self.keyring.marks(),
+            letters,
+            self._forms(),
+            self.relay,
+            self.clock,
+        )
+
+    def _confirmations(self, portray: "Callable[[Subject], Mapping[str, Any]]") -> "Confirmations":
+        from worker.notices import Confirmations
+        from worker.store.notices import Notices
+
+        store = Notices(self.database)
+        marks = self.keyring.marks()
+        return Confirmations(
+            store,
+            self.opt_outs,
+            self.rights,
+            marks,
+            portray=portray,
+            note=self.audit.note,
+            clock=self.clock,
+        )
+
+    @cached_property
     def postroom(self) -> "PostRoom":
         """What acts on the mail that comes back."""
         from worker.campaigns import Alarms
@@ -341,22 +380,32 @@ class Wiring:
         }
         return Routes(relays, self.throttle, random.random)
 
+    def _forms(self) -> "Mapping[bool, Form]":
+        """Return the names under which mail leaves, by whether it is discreet."""
+        from worker.content.editions import Form
+
+        discreet, web = self.settings.discreet, self.settings.web
+        phrase = self.settings.organisation.name
+        forms = {False: Form(_identity(self.settings.mail, phrase=phrase), web.base_url)}
+        if discreet:
+            forms[True] = Form(_identity(discreet), web.discreet_base_url or web.base_url)
+        return forms
+
     def edition(self, slug: str) -> "Edition":
         """Freeze an appeal, the look and our names as they are now."""
         from worker import workspace
-        from worker.content.editions import Edition, Form, Special
+        from worker.content.editions import Edition, Special
         from worker.content.rendering import Organisation
 
-        discreet = self.settings.discreet
-        web, organisation = self.settings.web, self.settings.organisation
+        forms = self._forms()
         return Edition(
             slug=slug,
             appeal=workspace.appeal_files(self.settings, slug),
             look=self._spoken("look"),
-            organisation=Organisation(**organisation.model_dump()),
-            open=Form(_identity(self.settings.mail, phrase=organisation.name), web.base_url),
+            organisation=Organisation(**self.settings.organisation.model_dump()),
+            open=forms[False],
             special=Special(fields=tuple(self.settings.fields.special.split())),
-            discreet=Form(_identity(discreet), web.discreet_base_url or web.base_url) if discreet else None,
+            discreet=forms.get(True),
         )
 
     @cached_property
@@ -373,8 +422,8 @@ class Wiring:
             not_after_hours=self.settings.sending.not_after_hours,
         )
 
-    def web(self) -> "ASGIApp":
-        """Make the opt-out pages' app."""
+    def web(self, portray: "Callable[[Subject], Mapping[str, Any]]") -> "ASGIApp":
+        """Make the opt-out pages' app; `portray` writes out what we hold of somebody."""
         from worker import broker, onward, shelf
         from worker.copies import Copies
         from worker.turnstile import Turnstile
@@ -384,7 +433,12 @@ class Wiring:
             return broker.client(self.settings, seconds=_TURNSTILE_SECONDS)
 
         return create_app(
-            Staff(self.opt_outs, self.preferences, Turnstile(connect, self.keyring.network_key)),
+            Staff(
+                self.opt_outs,
+                self.preferences,
+                self._confirmations(portray),
+                Turnstile(connect, self.keyring.network_key),
+            ),
             self._spoken("web"),
             further=[
                 onward.route(self.visits),

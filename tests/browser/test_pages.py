@@ -20,12 +20,14 @@ from playwright.sync_api import Page, expect
 from worker import processes
 from worker.addresses import parse
 from worker.feedback import OptOuts
+from worker.notices import Confirmations
 from worker.preferences import Preferences
 from worker.rights import Rights
 from worker.sealing import Keyring, Person
 from worker.serving import serve
 from worker.store.audience import Rule
 from worker.store.database import Database
+from worker.store.notices import Notices
 from worker.store.people import People
 from worker.store.plans import Draft, Plans
 from worker.store.schema import deliveries, suppressions
@@ -83,12 +85,21 @@ def main(folder: Path) -> None:
     )
     rights = Rights(database, keyring, random=secrets.token_bytes, clock=time.time)
     preferences = Preferences(database, opt_outs, rights, offers_discreet=True, clock=time.time)
+    confirmations = Confirmations(
+        Notices(database),
+        opt_outs,
+        rights,
+        keyring.marks(),
+        portray=lambda _subject: {},
+        note=lambda _deed: None,
+        clock=time.time,
+    )
     files = {
         path.name: path.read_text("utf-8")
         for folder in ("web", "locale")
         for path in (_ROOT / "templates" / folder).iterdir()
     }
-    app = create_app(Staff(opt_outs, preferences, _Anybody()), files)
+    app = create_app(Staff(opt_outs, preferences, confirmations, _Anybody()), files)
 
     def ready(port: int) -> None:
         keys = {name: keyring.address_key(one.address).hex() for name, one in READERS.items()}
@@ -192,15 +203,15 @@ def _pages(site: Site, page: Page, name: str) -> Iterator[str]:
     yield "ask"
     page.goto(f"{site.link(name)}?choices")
     yield "choices"
-    page.locator("form").last.locator("button").click()
+    page.locator("form", has=page.locator("select")).locator("button").click()
     yield "saved"
     page.goto(site.link(name))
     page.locator("button").click()
     yield "done"
     page.goto(f"{site.link(name)}?choices")
     yield "stopped"
-    page.locator("button").click()
-    page.locator("button").click()
+    page.locator("button").first.click()
+    page.locator("button").first.click()
     yield "undone"
     page.reload()
     yield "late"

@@ -93,6 +93,15 @@ class Files:
     def choose(self, _token: str, _wanted: object) -> None:
         """Keep none."""
 
+    def ask(self, _token: str, _kind: str) -> None:
+        """Ask nobody."""
+
+    def pending(self, _mark: str) -> None:
+        """Know of no notice."""
+
+    def confirm(self, _mark: str) -> None:
+        """Do nothing."""
+
     def guessed(self, _address: str) -> int:
         """Let everybody guess."""
         return 0
@@ -107,7 +116,7 @@ def main(folder: Path) -> None:
         for path in (ROOT / "templates" / folder).iterdir()
     }
     work = Files(folder)
-    app = create_app(Staff(work, work, work), files, patience=PATIENCE)
+    app = create_app(Staff(work, work, work, work), files, patience=PATIENCE)
     serve(app, "127.0.0.1", 0, ready=lambda port: print(port, flush=True), patience=PATIENCE)  # noqa: T201 - read by the fixture
     print("stopped cleanly", flush=True)  # noqa: T201 - read by the tests
 

@@ -17,11 +17,13 @@ from starlette.types import ASGIApp
 
 from worker import processes
 from worker.feedback import OptOuts
+from worker.notices import Confirmations
 from worker.preferences import Preferences
 from worker.rights import Rights
 from worker.sealing import Keyring
 from worker.store.audience import Rule
 from worker.store.database import Database
+from worker.store.notices import Notices
 from worker.store.people import People
 from worker.store.plans import Draft, Plans
 from worker.store.schema import deliveries, facts, suppressions
@@ -63,12 +65,21 @@ class Site:
         opt_outs = OptOuts(database, keyring, sender="A", discreet_sender="B", clock=time.time)
         rights = Rights(database, keyring, random=secrets.token_bytes, clock=time.time)
         preferences = Preferences(database, opt_outs, rights, offers_discreet=False, clock=time.time)
+        confirmations = Confirmations(
+            Notices(database),
+            opt_outs,
+            rights,
+            keyring.marks(),
+            portray=lambda _subject: {},
+            note=lambda _deed: None,
+            clock=time.time,
+        )
         files = {
             path.name: path.read_text("utf-8")
             for folder in ("web", "locale")
             for path in (_ROOT / "templates" / folder).iterdir()
         }
-        self.app: ASGIApp = create_app(Staff(opt_outs, preferences, _Anybody()), files)
+        self.app: ASGIApp = create_app(Staff(opt_outs, preferences, confirmations, _Anybody()), files)
 
     def stored(self) -> tuple[int, int]:
         """Count suppressions and facts."""

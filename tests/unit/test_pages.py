@@ -175,11 +175,13 @@ def test_the_preferences_show_how_things_stand() -> None:
     assert 'value="0" checked' in fresh
     assert '<option value="" selected>' in fresh
     assert 'name="discreet"' not in fresh
-    assert 'name="language"' not in shown("choices", About(), held=False)
+    unheld = shown("choices", About(), held=False)
+    assert 'name="language"' not in unheld
+    assert 'value="forget"' not in unheld
     assert '<option value="cy"' in shown("choices", About(), language="cy")
     stopped = Outline(shown("choices", About(), stopped=True))
     assert "You get no more of these emails." in stopped.text
-    assert stopped.tags.count("form") == 1
+    assert stopped.tags.count("form") == 3
 
 
 @SPOKEN

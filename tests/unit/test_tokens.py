@@ -147,4 +147,6 @@ def test_known_marks() -> None:
         "nfz4mpb57m4ww6isszdkogvplry26w4o",
         "gaikust6skveygxgqovk53zxbwrqj5o3",
         "xgjhrmtq7piakjcmptsi3pqje7ehdkyb",
+        "56j2uet25trqr7vklhy3nripb5a4zpny",
+        "4lpocdqxbpmt25kzdd43v4lewimiytt7",
     ]

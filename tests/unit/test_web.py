@@ -3,8 +3,9 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -65,6 +66,15 @@ class Choices:
     held: bool = True
 
 
+@dataclass(frozen=True)
+class Confirmed:
+    """What a notice's link would do, or has done."""
+
+    about: About
+    kind: str
+    facts: Mapping[str, Any] | None = None
+
+
 VOUCHER = "v" * 32
 
 
@@ -76,6 +86,10 @@ class Memory:
     opted_out: list[tuple[str, str]] = field(default_factory=list)
     wishes: list[Wish] = field(default_factory=list)
     undone: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    confirmed: list[str] = field(default_factory=list)
+    kind: str = "forget"
+    facts: Mapping[str, Any] | None = None
     guesses: list[str] = field(default_factory=list)
     wait: int = 0
     fault: Exception | None = None
@@ -122,6 +136,23 @@ class Memory:
         self.wishes += [wanted] if choices else []
         return choices
 
+    def ask(self, token: str, kind: str) -> About | None:
+        """Remember what a notice is asked for."""
+        about = self.describe(token)
+        self.asked += [kind] if about else []
+        return about
+
+    def pending(self, mark: str) -> Confirmed | None:
+        """Tell what a notice's link would do."""
+        about = self.describe(mark)
+        return None if about is None or mark in self.confirmed else Confirmed(about, self.kind)
+
+    def confirm(self, mark: str) -> Confirmed | None:
+        """Do it once."""
+        pending = self.pending(mark)
+        self.confirmed += [mark] if pending else []
+        return pending and replace(pending, facts=self.facts)
+
     def guessed(self, address: str) -> int:
         """Remember who guessed."""
         self.guesses.append(address)
@@ -130,12 +161,12 @@ class Memory:
     @property
     def changes(self) -> list[object]:
         """All that was changed."""
-        return [*self.opted_out, *self.wishes, *self.undone]
+        return [*self.opted_out, *self.wishes, *self.undone, *self.asked, *self.confirmed]
 
 
 def app_of(memory: Memory, *, https: bool = False, patience: float = 5) -> ASGIApp:
     """Build the app over the double."""
-    return create_app(Staff(memory, memory, memory), FILES, https=https, patience=patience)
+    return create_app(Staff(memory, memory, memory, memory), FILES, https=https, patience=patience)
 
 
 def ask(
@@ -283,6 +314,8 @@ def test_the_button_of_the_page() -> None:
         (b"choice=save&pause=keep&of=fewer&fewer=1&of=discreet", [Wish(fewer=True, discreet=False)]),
         (b"choice=save&fewer=1&discreet=1", [Wish()]),
         (b"CHOICE=Save&language=DE", [Wish(language="de")]),
+        (b"choice=forget", ["forget"]),
+        (b"choice=export", ["export"]),
     ],
 )
 def test_the_other_buttons(body: bytes, changes: list[object]) -> None:
@@ -335,6 +368,29 @@ def test_who_guesses_is_turned_away_and_nobody_else() -> None:
     assert len(memory.changes) == 3
 
 
+def test_a_notices_link_shows_a_button_does_its_deed_once_and_only_on_post() -> None:
+    """GET changes nothing; the button does it; then the link is spent; a forged one is lost."""
+    memory = Memory(facts={"person": {"address": "<x@example.org>", "fields": {}}, "lists": [{"title": "A"}]})
+    memory.kind = "export"
+    app = app_of(memory)
+    for _ in range(3):
+        assert "It is shown once" in ask(app, "GET", f"/n/{GOOD}").text
+        assert ask(app, "HEAD", f"/n/{GOOD}").status_code == 200
+    for body in (CLICK, BUTTON, b"choice=forget"):
+        assert ask(app, "POST", f"/n/{GOOD}", body, content_type=URLENCODED).status_code == 400
+    assert memory.changes == []
+    done = ask(app, "POST", f"/n/{GOOD}", b"choice=confirm", content_type=URLENCODED)
+    assert "<dd>&lt;x@example.org&gt;</dd>" in done.text
+    assert done.headers["cache-control"] == "no-store"
+    assert memory.changes == [GOOD]
+    again = ask(app, "POST", f"/n/{GOOD}", b"choice=confirm", content_type=URLENCODED)
+    assert (again.status_code, ask(app, "GET", f"/n/{GOOD}").status_code) == (410, 410)
+    assert "example.org" not in again.text
+    assert ask(app, "GET", "/n/forged").status_code == 404
+    assert ask(app, "POST", "/n/forged", b"choice=confirm", content_type=URLENCODED).status_code == 404
+    assert len(memory.guesses) == 2
+
+
 def test_the_quick_exit() -> None:
     """Every page leads away in one step: to a page that says nothing, or where the operator wants."""
     app = app_of(Memory())
@@ -349,7 +405,7 @@ def test_the_quick_exit() -> None:
     assert re.findall(r"<(?:h1|title)>(.*?)</", page.text) == ["Nothing to see here"] * 2
     assert "mail" not in page.text.partition("</head>")[2]
     memory = Memory()
-    outside = create_app(Staff(memory, memory, memory), FILES, exit_url="https://www.example.com")
+    outside = create_app(Staff(memory, memory, memory, memory), FILES, exit_url="https://www.example.com")
     assert 'href="https://www.example.com" rel="noreferrer"' in ask(outside, "GET").text
 
 
@@ -381,6 +437,7 @@ def test_a_crowd_of_one_clicks() -> None:
         (b"One-Click=List-Unsubscribe", URLENCODED, 400),
         (b"choice=", URLENCODED, 400),
         (b"choice=one-click", URLENCODED, 400),
+        (b"choice=confirm", URLENCODED, 400),
         (b"choice=forget-everybody", URLENCODED, 400),
         (b"choice=save&pause=31", URLENCODED, 400),
         (b"choice=save&pause=-30", URLENCODED, 400),

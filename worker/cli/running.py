@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from worker import broker, demo, logs, processes, serving, tasks
-from worker.cli import grammar, session, terminal
+from worker.cli import dossiers, grammar, session, suppressed, terminal
 from worker.cli.terminal import Column
 from worker.errors import Unavailable, WrongUse
 from worker.settings import Settings
@@ -198,7 +198,8 @@ def web() -> None:
     with session.opened() as tocsin:
         _log()
         found = tocsin.settings.web
-        serving.serve(tocsin.web(), found.host, found.port, proxies=found.proxies.split())
+        pages = tocsin.web(lambda subject: dossiers.facts(subject, suppressed.scope_names(tocsin)))
+        serving.serve(pages, found.host, found.port, proxies=found.proxies.split())
         tocsin.visits.write()
 
 

@@ -23,6 +23,7 @@ from worker.store.schema import (
     facts,
     lists,
     memberships,
+    notices,
     people,
     suppressions,
     unheeded,
@@ -191,6 +192,7 @@ class Dossiers:
             left = connection.execute(sa.delete(memberships).where(memberships.c.person_id.in_(who))).rowcount
             gone = connection.execute(sa.delete(people).where(people.c.address_key.in_(keys))).rowcount
             forget_wishes(connection, keys)
+            connection.execute(sa.delete(notices).where(notices.c.address_key.in_(keys)))
             # There is no membership left to be marked.
             connection.execute(sa.delete(unheeded).where(unheeded.c.address_key.in_(keys)))
         return Erased(gone, left, mails, stopped, in_hand, not standing)

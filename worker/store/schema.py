@@ -24,6 +24,7 @@ from sqlalchemy import (
 
 _OPEN_DELIVERY = "state IN ('queued','sending','deferred')"
 _OPEN_BATCH = "done = 0"
+_OPEN_NOTICE = "state IN ('waiting','sending')"
 _ENDS = "ends_at IS NOT NULL"
 _TO_A_TOPIC = "substr(scope, 1, 6) = 'topic:'"
 
@@ -31,6 +32,7 @@ _TO_A_TOPIC = "substr(scope, 1, 6) = 'topic:'"
 #: partial index answers, and does not read a million settled rows for each chunk.
 delivery_is_open = text(f"deliveries.{_OPEN_DELIVERY}")
 batch_is_open = text(f"batches.{_OPEN_BATCH}")
+notice_is_open = text(f"notices.{_OPEN_NOTICE}")
 no_to_a_topic = text(_TO_A_TOPIC.replace("scope", "suppressions.scope"))
 
 metadata = MetaData(
@@ -299,6 +301,28 @@ deliveries = Table(
     # each delivery changes twice. The pages are left half empty for it.
     Index("ix_deliveries_open", "batch_id", sqlite_where=text(_OPEN_DELIVERY)),
     postgresql_with={"fillfactor": "50"},
+)
+
+#: Mails outside any campaign that a person has just asked for themself, by the link in one of their mails.
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Id, primary_key=True),
+    # The delivery whose link asked; by it the person is found again.
+    Column("delivery_id", Id, nullable=False),
+    Column("address_key", AddressKey, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("asked_at", Double, nullable=False),
+    Column("due_at", Double, nullable=False),
+    # Of the last attempt.
+    Column("begun_at", Double),
+    # When what it asks to confirm was done: its link works once.
+    Column("confirmed_at", Double),
+    CheckConstraint("state IN ('waiting','sending','sent','refused','unconfirmed')", name="state"),
+    Index("ix_notices_open", "due_at", sqlite_where=text(_OPEN_NOTICE), postgresql_where=text(_OPEN_NOTICE)),
+    Index(None, "address_key"),
 )
 
 #: What became known of a delivery beside how it ended: an opt-out, a complaint, a late bounce.

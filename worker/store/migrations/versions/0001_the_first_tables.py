@@ -163,6 +163,32 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("shape", "rule_id", name=op.f("pk_barred")),
     )
     op.create_table(
+        "notices",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("delivery_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("address_key", sa.LargeBinary(length=16), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("state", sa.String(length=12), nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("asked_at", sa.Double(), nullable=False),
+        sa.Column("due_at", sa.Double(), nullable=False),
+        sa.Column("begun_at", sa.Double(), nullable=True),
+        sa.Column("confirmed_at", sa.Double(), nullable=True),
+        sa.CheckConstraint(
+            "state IN ('waiting','sending','sent','refused','unconfirmed')", name=op.f("ck_notices_state")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_notices")),
+    )
+    with op.batch_alter_table("notices", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_notices_address_key"), ["address_key"], unique=False)
+        batch_op.create_index(
+            "ix_notices_open",
+            ["due_at"],
+            unique=False,
+            sqlite_where=sa.text("state IN ('waiting','sending')"),
+            postgresql_where=sa.text("state IN ('waiting','sending')"),
+        )
+    op.create_table(
         "unheeded",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("address_key", sa.LargeBinary(length=16), nullable=False),

@@ -1,0 +1,282 @@
+"""What a person asks for on the page goes by one mail to their own mailbox, and its link does it once."""
+
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from email import message_from_bytes, policy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from worker.addresses import parse
+from worker.content.editions import Form
+from worker.content.letters import Letters
+from worker.content.look import Look
+from worker.content.messages import Identity
+from worker.content.rendering import Organisation
+from worker.deeds import Deed
+from worker.errors import Unavailable
+from worker.feedback import OptOuts
+from worker.notices import DAYS, Confirmations, Courier
+from worker.post.endpoints import Endpoint
+from worker.post.relay import Relay
+from worker.rights import Rights
+from worker.sealing import Keyring, Person
+from worker.store.audience import Rule
+from worker.store.database import Database
+from worker.store.notices import MOST_A_DAY, Notices
+from worker.store.people import People
+from worker.store.plans import Draft, Plans
+from worker.store.schema import deliveries, notices, people
+from worker.store.staging import Staged
+from worker.store.suppressions import EVERYTHING, Suppressions
+from worker.tokens import Purpose
+
+_TEMPLATES = Path(__file__).parents[2] / "templates"
+_LOOK = Look(
+    {
+        path.name: path.read_text("utf-8")
+        for folder in ("look", "locale")
+        for path in (_TEMPLATES / folder).iterdir()
+    }
+)
+_ORGANISATION = Organisation(
+    "Example Equality", "1 Example Street", "", "https://www.example.org", "https://www.example.org/p"
+)
+_LINK = re.compile(r"https://(\S+)/n/([a-z2-7]{32})")
+
+
+def _identity(domain: str) -> Identity:
+    return Identity(
+        from_address=f"hello@{domain}",
+        reply_to=f"hello@{domain}",
+        domain=domain,
+        bounce_domain=f"bounces.{domain}",
+        opt_out_domain=domain,
+        list_id=f"mail.{domain}",
+        feedback_id="letters",
+    )
+
+
+class Office:
+    """Two readers with a mail each (one discreet), what they can ask for, and the way to their mailboxes."""
+
+    def __init__(self, database: Database, clock: Callable[[], float], server: Any) -> None:
+        self.database, self.clock, self.server = database, clock, server
+        self.keyring = Keyring.generate(secrets.token_bytes)
+        self.people = [
+            Person(parse("vera@example.org"), {"town": "Exampleton"}, language="de"),
+            Person(parse("ben@example.com"), {}, discreet=True),
+        ]
+        self._import()
+        self.store, self.deeds = Notices(database), list[Deed]()
+        names = {"sender": "Example Equality", "discreet_sender": "Letters"}
+        self.opt_outs = OptOuts(database, self.keyring, **names, clock=clock)
+        self.rights = Rights(database, self.keyring, random=secrets.token_bytes, clock=clock)
+        self.pages = Confirmations(
+            self.store,
+            self.opt_outs,
+            self.rights,
+            self.keyring.marks(),
+            portray=lambda subject: {"address": subject.person and subject.person.address.spec},
+            note=self.deeds.append,
+            clock=clock,
+        )
+
+    def _import(self) -> None:
+        store = People(self.database)
+        consent = store.consent_ids([("consent", "form", "")])[0]
+        with store.begin_import() as opened:
+            for number, person in enumerate(self.people, start=1):
+                sealed = self.keyring.seal(number, person.to_bytes(), secrets.token_bytes(12))
+                key = self.keyring.address_key(person.address)
+                opened.add([Staged(key, number, sealed, "other", consent, 1.0)])
+            opened.finish("one", "One", 1.0)
+        rule = Rule((store.find_lists(["one"])[0].id,))
+        plans = Plans(self.database, batch_size=10)
+        draft = Draft("a", "{}", rule, "d", "running", "op", "op", 0.0, "UTC", None)
+        plans.slice(plans.record(draft, 1.0), 10, 1.0)
+        query = sa.select(deliveries.c.id).order_by(deliveries.c.person_id)
+        with self.database.read() as connection:
+            ids = connection.execute(query).scalars().all()
+        self.links = [self.keyring.marks().mark(Purpose.OPT_OUT, number) for number in ids]
+
+    def courier(self) -> Courier:
+        """One of those who send."""
+        endpoint = Endpoint("127.0.0.1", self.server.port, "plain")
+        forms = {
+            False: Form(_identity("example.org"), "https://act.example.org"),
+            True: Form(_identity("letters.example.net"), "https://letters.example.net"),
+        }
+        return Courier(
+            self.store,
+            self.opt_outs,
+            self.keyring.marks(),
+            lambda: Letters(_LOOK, _ORGANISATION),
+            forms,
+            lambda: Relay(endpoint),
+            self.clock,
+        )
+
+    def states(self) -> list[str]:
+        """How the notices stand."""
+        with self.database.read() as connection:
+            return list(connection.execute(sa.select(notices.c.state).order_by(notices.c.id)).scalars())
+
+    def marks(self) -> list[str]:
+        """The marks of the links in the mails that came, oldest first."""
+        texts = [self._text(data) for _, data in self.server.delivered]
+        return [_LINK.findall(text)[0][1] for text in texts]
+
+    @staticmethod
+    def _text(data: bytes) -> str:
+        message = message_from_bytes(data, policy=policy.default)
+        part = message.get_body(("plain",))
+        assert part is not None
+        return str(part.get_content())
+
+
+@pytest.fixture
+def office(
+    database: Database, clock: Callable[[], float], fault_server: Callable[..., Any]
+) -> Iterator[Office]:
+    """The office, on each kind of database, and a real mail server."""
+    return Office(database, clock, fault_server())
+
+
+def test_forget_me(office: Office) -> None:
+    """Asked on the page, confirmed from the mailbox: one mail, one deed, and nothing left but the no."""
+    assert office.pages.ask(office.links[0], "forget") is not None
+    assert office.courier().due()
+    assert office.courier().send() == 1
+    assert not office.courier().due()
+    ((recipient, data),) = office.server.delivered
+    assert recipient == "vera@example.org"
+    message = message_from_bytes(data, policy=policy.default)
+    assert message["Subject"] == "Bitte bestätigen Sie Ihre Anfrage"
+    assert message["From"] == "Example Equality <hello@example.org>"
+    (mark,) = office.marks()
+    # Whoever only looks changes nothing, and the links of other mails are none of this.
+    pending = office.pages.pending(mark)
+    assert pending is not None
+    assert (pending.kind, pending.about.language) == ("forget", "de")
+    assert office.pages.pending(office.links[0]) is None
+    assert office.opt_outs.reader(mark) is None
+    done = office.pages.confirm(mark)
+    assert done is not None
+    assert [deed.operator for deed in office.deeds] == ["(the person)"]
+    with office.database.read() as connection:
+        assert connection.execute(sa.select(people.c.id)).scalars().all() == [2]
+    key = office.keyring.address_key(office.people[0].address)
+    assert [one.scope for one in Suppressions(office.database).find(key)] == [EVERYTHING]
+    assert (office.pages.pending(mark), office.pages.confirm(mark)) == (None, None)
+    assert office.states() == []
+
+
+def test_show_me_my_data_once(office: Office) -> None:
+    """The mail holds no datum but the address it goes to; the page behind it shows them once."""
+    office.pages.ask(office.links[0], "export")
+    office.courier().send()
+    ((_, data),) = office.server.delivered
+    assert b"Exampleton" not in data
+    (mark,) = office.marks()
+    done = office.pages.confirm(mark)
+    assert done is not None
+    assert done.facts == {"address": "vera@example.org"}
+    assert office.pages.confirm(mark) is None
+
+
+def test_the_discreet_notice(office: Office) -> None:
+    """Who must not be seen to get our mail gets it under the neutral names, and none says who we are."""
+    office.pages.ask(office.links[1], "export")
+    office.courier().send()
+    ((_, data),) = office.server.delivered
+    text = Office._text(data)
+    assert _LINK.findall(text)[0][0] == "letters.example.net"
+    assert b"Equality" not in data
+    assert b"act.example.org" not in data
+    assert b"Example Street" not in data
+
+
+def test_who_said_no_still_gets_what_they_ask_for(office: Office) -> None:
+    """A suppression stops what we want to say, not what its owner has just asked for."""
+    assert office.opt_outs.opt_out(office.links[0], "one-click")
+    office.pages.ask(office.links[0], "forget")
+    assert office.courier().send() == 1
+
+
+def test_nobody_can_be_bombed(office: Office, clock: Any) -> None:
+    """However often and at once it is asked, an address gets so many a day; the answer is always the same."""
+    with ThreadPoolExecutor(8) as crowd:
+        answers = list(crowd.map(lambda _: office.pages.ask(office.links[0], "export"), range(20)))
+    assert len(set(answers)) == 1
+    assert office.states() == ["waiting"] * MOST_A_DAY
+    clock.forward(86_401)
+    office.pages.ask(office.links[0], "export")
+    assert len(office.states()) == MOST_A_DAY + 1
+
+
+def test_many_couriers_send_each_once(office: Office) -> None:
+    """Several workers rung at once share the work; nothing goes twice."""
+    for link in office.links:
+        for _ in range(2):
+            office.pages.ask(link, "export")
+    with ThreadPoolExecutor(4) as crew:
+        sent = list(crew.map(lambda _: office.courier().send(), range(4)))
+    assert sum(sent) == 4
+    assert len(set(office.marks())) == 4
+    assert office.states() == ["sent"] * 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "state"),
+    [
+        (("dot", "450 4.3.0 later", "go"), "waiting"),
+        (("rcpt", "550 5.1.1 nobody", "go"), "refused"),
+        (("body", None, "cut"), "unconfirmed"),
+        (("dot", None, "cut"), "unconfirmed"),
+    ],
+)
+def test_what_a_relay_says(office: Office, clock: Any, fault: Any, state: str) -> None:
+    """Later is tried again, no is no, and what may have left is never sent a second time."""
+    office.server.faults = (fault,)
+    office.pages.ask(office.links[0], "forget")
+    office.courier().send()
+    assert office.states() == [state]
+    office.server.faults = ()
+    clock.forward(3600)
+    assert office.courier().due() == (state == "waiting")
+    assert office.courier().send() == (state == "waiting")
+
+
+def test_a_crash_between_begun_and_settled_sends_none_twice(office: Office, clock: Any) -> None:
+    """What a dead process had in hand stays in doubt; a relay that is away has begun nothing."""
+    office.pages.ask(office.links[0], "forget")
+    assert office.store.begin(clock()) is not None  # and then its process dies
+    assert office.courier().send() == 0
+    clock.forward(3600)
+    assert not office.courier().due()
+    assert office.states() == ["unconfirmed"]
+    office.pages.ask(office.links[1], "forget")
+    office.server.close()
+    with pytest.raises(Unavailable):
+        office.courier().send()
+    assert office.states() == ["unconfirmed", "waiting"]
+
+
+def test_a_notices_link_ends(office: Office, clock: Any) -> None:
+    """Unlike an opt-out's it works for some days only, and a forged or foreign one never."""
+    office.pages.ask(office.links[0], "forget")
+    office.courier().send()
+    (mark,) = office.marks()
+    clock.forward(DAYS * 86_400 + 1)
+    assert (office.pages.pending(mark), office.pages.confirm(mark)) == (None, None)
+    for other in ("a" * 32, office.keyring.marks().mark(Purpose.NOTICE_MAIL, 1), office.links[0]):
+        assert not office.pages.knows(other)
+        assert office.pages.confirm(other) is None
+    assert office.pages.ask("a" * 32, "forget") is None
+    assert office.pages.ask(office.keyring.marks().mark(Purpose.OPT_OUT, 0), "forget") is not None
+    assert len(office.states()) == 1

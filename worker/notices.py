@@ -1,0 +1,246 @@
+"""Notices: what a person asks for on our pages and confirms from their own mailbox, mail and deed.
+
+Owns the way from "forget me" and "show me my data" to one mail, to the link in it, to the deed. A suppression
+does not stop a notice, for its reader has just asked for it; a bound for each address does. Refuses: to tell
+who asks whether we hold anything, to send one twice, and to put anybody's data into a mail: they are shown
+once, behind the link, where no mailbox or relay keeps them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import formatdate
+from enum import StrEnum
+from typing import Any, Final
+
+import structlog
+
+from worker.content.editions import OPT_OUT_PATH, Form
+from worker.content.letters import Letters, Links
+from worker.content.look import LookError
+from worker.content.messages import Composer, Envelope
+from worker.deeds import PERSON, Action, Deed
+from worker.errors import Refused, Unavailable
+from worker.feedback import TEST, About, OptOuts, Reader
+from worker.post.parcels import Lost, Parcel
+from worker.post.relay import Relay, RelayDown
+from worker.post.replies import Reply
+from worker.rights import Rights, Subject
+from worker.store.notices import Notice, Notices
+from worker.tokens import Marks, Purpose
+
+log = structlog.get_logger()
+
+#: Path of a notice's link, before its mark.
+PATH: Final = "/n/"
+#: Days for which the link in a notice works.
+DAYS: Final = 3
+_DAY: Final = 86_400.0
+#: Seconds to the next attempt after one that did not come through, doubled each time; and attempts in all.
+_WAIT: Final = 120.0
+_ATTEMPTS: Final = 6
+#: What stands in Feedback-ID, where a campaign's mails have theirs.
+_REFERENCE: Final = "n0"
+
+
+class Kind(StrEnum):
+    """What may be asked for."""
+
+    FORGET = "forget"
+    EXPORT = "export"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What a notice's link would do."""
+
+    about: About
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """What it did."""
+
+    about: About
+    kind: Kind
+    facts: Mapping[str, Any] | None = None  #: all that we hold, where that was asked
+
+
+class Confirmations:
+    """What the pages ask: to be asked for, and to be confirmed."""
+
+    def __init__(
+        self,
+        store: Notices,
+        opt_outs: OptOuts,
+        rights: Rights,
+        marks: Marks,
+        *,
+        portray: Callable[[Subject], Mapping[str, Any]],
+        note: Callable[[Deed], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """Take the store, what reads links, who does the deeds, writes a person's data out, and notes it."""
+        self._store = store
+        self._opt_outs = opt_outs
+        self._rights = rights
+        self._marks = marks
+        self._portray = portray
+        self._note = note
+        self._clock = clock
+
+    def ask(self, token: str, kind: str) -> About | None:
+        """Have a notice sent to the reader of a link, if there is one and room; None if it is not ours."""
+        reader = self._opt_outs.reader(token)
+        if reader is None:
+            return None
+        if reader.delivery_id != TEST:
+            taken = self._store.ask(reader.delivery_id, Kind(kind), self._clock())
+            log.info("notice_asked", delivery=reader.delivery_id, kind=kind, taken=taken)
+        return reader.about
+
+    def knows(self, mark: str) -> bool:
+        """Tell whether a notice's link can be ours, without asking the store."""
+        return self._marks.read(Purpose.NOTICE, mark) is not None
+
+    def pending(self, mark: str) -> Pending | None:
+        """Tell what a notice's link would do; None if it is not ours, used or too old. Changes nothing."""
+        found = self._open(mark)
+        return found and Pending(found[1].about, Kind(found[0].kind))
+
+    def confirm(self, mark: str) -> Confirmed | None:
+        """Do it, durably, before returning; None if the link is not ours, used or too old."""
+        found = self._open(mark)
+        if found is None:
+            return None
+        notice, reader = found
+        subject = self._rights.find(self._marks.mark(Purpose.OPT_OUT, notice.delivery_id))
+        kind = Kind(notice.kind)
+        if kind is Kind.FORGET:
+            # First: who presses twice is forgotten once, and who presses in vain can press again.
+            self._rights.forget(subject, "page")
+            self._note(Deed(self._clock(), PERSON, Action.PEOPLE_FORGET))
+            return Confirmed(reader.about, kind)
+        facts = self._portray(subject)
+        if not self._store.confirm(notice.id, self._clock()):
+            return None
+        self._note(Deed(self._clock(), PERSON, Action.PEOPLE_EXPORT))
+        return Confirmed(reader.about, kind, facts)
+
+    def _open(self, mark: str) -> tuple[Notice, Reader] | None:
+        number = self._marks.read(Purpose.NOTICE, mark)
+        notice = None if number is None else self._store.find(number)
+        if notice is None or notice.confirmed or notice.asked_at + DAYS * _DAY < self._clock():
+            return None
+        reader = self._opt_outs.reader(self._marks.mark(Purpose.OPT_OUT, notice.delivery_id))
+        return None if reader is None or reader.person is None else (notice, reader)
+
+
+class Courier:
+    """Sends the notices that wait."""
+
+    def __init__(
+        self,
+        store: Notices,
+        opt_outs: OptOuts,
+        marks: Marks,
+        letters: Callable[[], Letters],
+        forms: Mapping[bool, Form],
+        relay: Callable[[], Relay],
+        clock: Callable[[], float],
+    ) -> None:
+        """Take the store, what finds readers, and how their mail looks, its names by form, and its way."""
+        self._store = store
+        self._opt_outs = opt_outs
+        self._marks = marks
+        self._letters = letters
+        self._forms = forms
+        self._relay = relay
+        self._clock = clock
+
+    def due(self) -> bool:
+        """Tell whether one waits."""
+        return self._store.due(self._clock())
+
+    def send(self) -> int:
+        """Send all that wait, one after the other; return how many the relay took."""
+        relay, sent = self._relay(), 0
+        try:
+            while notice := self._store.begin(self._clock()):
+                sent += self._carry(relay, notice)
+        finally:
+            relay.close()
+        return sent
+
+    def _carry(self, relay: Relay, notice: Notice) -> bool:
+        try:
+            parcel = self._parcel(notice)
+        except (Refused, LookError) as error:
+            # Without its trace, which may hold what it is about.
+            log.error("notice_not_made", notice=notice.id, kind=type(error).__name__)  # noqa: TRY400 - see above
+            parcel = None
+        if parcel is None:
+            self._store.settle(notice.id, "refused")
+            return False
+        outcome = _carried(relay, parcel)
+        state = _state(outcome, notice.attempts)
+        self._store.settle(notice.id, state, self._clock() + _WAIT * 2**notice.attempts)
+        log.info("notice_settled", notice=notice.id, state=state)
+        if isinstance(outcome, RelayDown):
+            raise Unavailable("the relay is away", remedy="Run `tocsin doctor`.") from outcome
+        return state == "sent"
+
+    def _parcel(self, notice: Notice) -> Parcel | None:
+        """Make the mail; None when there is nobody to write to, or no name to write under."""
+        opt_out = self._marks.mark(Purpose.OPT_OUT, notice.delivery_id)
+        reader = self._opt_outs.reader(opt_out)
+        person = reader.person if reader else None
+        form = self._forms.get(person.discreet) if person else None
+        if person is None or form is None:
+            return None
+        # Its number in the mail's own marks is not the one that its link holds.
+        own = self._marks.mark(Purpose.NOTICE_MAIL, notice.id)
+        envelope = Envelope(
+            person.address, person.name, own, own, opt_out, form.base_url + OPT_OUT_PATH + opt_out
+        )
+        links = Links(
+            form.base_url + PATH + self._marks.mark(Purpose.NOTICE, notice.id), envelope.opt_out_url
+        )
+        letter = self._letters().letter(
+            notice.kind, person.language, links, discreet=person.discreet, days=DAYS
+        )
+        composer = Composer(form.identity, _REFERENCE)
+        date = formatdate(int(self._clock())).replace("-0000", "+0000")
+        return Parcel(
+            id=notice.id,
+            sender=composer.return_path(envelope),
+            recipient=person.address.spec,
+            data=composer.compose(letter, envelope, date),
+            envid=own,
+            smtputf8=person.address.needs_smtputf8,
+        )
+
+
+def _carried(relay: Relay, parcel: Parcel) -> Reply | Lost | RelayDown:
+    """Hand one parcel to the relay and return what became of it."""
+    waiting, outcomes = [parcel], list[Reply | Lost]()
+    try:
+        relay.carry(
+            lambda: waiting.pop() if waiting else None,
+            lambda _numbers: None,
+            lambda _number, outcome: outcomes.append(outcome),
+        )
+    except RelayDown as down:
+        if not outcomes:
+            return down
+    return outcomes[0]
+
+
+def _state(outcome: Reply | Lost | RelayDown, attempts: int) -> str:
+    """Tell how a notice goes on; what may have left is never sent again."""
+    if isinstance(outcome, Reply) and outcome.accepted:
+        return "sent"
+    if isinstance(outcome, Lost) and outcome.begun:
+        return "unconfirmed"
+    final = isinstance(outcome, Reply) and not outcome.temporary
+    return "refused" if final or attempts >= _ATTEMPTS else "waiting"
