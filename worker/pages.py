@@ -181,12 +181,10 @@ class Pages:
     def _rehearse(self) -> None:
         """Render every page in every language, so that a slip shows at the start and not to a reader."""
         for language, name in product(self._words, NAMES):
-            for sample in _SAMPLES:
+            for sample, shown in _SAMPLES:
                 about = replace(sample, language=language)
-                self.render(name, about, shown=Shown(_Stand(about), voucher="v"))
-                facts = {"person": None, "lists": [{"title": "B", "at": None}]}
-                stopped = _Stand(about, stopped=True)
-                self.render(name, about, shown=Shown(stopped, saved=True, kind="export", facts=facts))
+                stand = replace(_STAND, about=about, stopped=shown.saved)
+                self.render(name, about, shown=replace(shown, choices=stand))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +212,13 @@ class _Stand:
     held: bool = True
 
 
-_SAMPLES: Final = (_Sample(), _Sample(discreet=True), _Sample(sender="", list_title="", test=True))
+_STAND: Final = _Stand(_Sample())
+_FACTS: Final = {"person": None, "lists": [{"title": "B", "at": None}]}
+_SAMPLES: Final = (
+    (_Sample(), Shown(voucher="v")),
+    (_Sample(discreet=True), Shown(saved=True, kind="export", facts=_FACTS)),
+    (_Sample(sender="", list_title="", test=True), Shown()),
+)
 
 
 def _day(choices: Choices | None, language: str) -> str:

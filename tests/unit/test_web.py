@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import httpx
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.errors import Unavailable
 from worker.forms import Wish
@@ -164,9 +165,33 @@ class Memory:
         return [*self.opted_out, *self.wishes, *self.undone, *self.asked, *self.confirmed]
 
 
+class _Switch:
+    """Stands for whichever memory is asked now."""
+
+    memory: Memory
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.memory, name)
+
+
+_SWITCH = _Switch()
+
+
+@cache
+def _built(*, https: bool, patience: float) -> ASGIApp:
+    """Build an app once: to try every page in every language takes a tenth of a second."""
+    staff = Staff(_SWITCH, _SWITCH, _SWITCH, _SWITCH)
+    return create_app(staff, FILES, https=https, patience=patience)
+
+
 def app_of(memory: Memory, *, https: bool = False, patience: float = 5) -> ASGIApp:
     """Build the app over the double."""
-    return create_app(Staff(memory, memory, memory, memory), FILES, https=https, patience=patience)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        _SWITCH.memory = memory
+        await _built(https=https, patience=patience)(scope, receive, send)
+
+    return app
 
 
 def ask(
@@ -701,6 +726,7 @@ PIECES = st.sampled_from(
         b'"',
     ]
 )
+
 BODIES = st.one_of(st.binary(max_size=200), st.lists(PIECES, max_size=12).map(b"".join))
 
 
