@@ -37,6 +37,7 @@ class Action(StrEnum):
     SUPPRESS_ADD = "suppress add"
     SUPPRESS_IMPORT = "suppress import"
     SUPPRESS_LIFT = "suppress lift"
+    SUPPRESS_EXPORT = "suppress export"
     RULES_ADD = "suppress rules add"
     RULES_REMOVE = "suppress rules remove"
     INBOX_READ = "inbox read"

@@ -9,7 +9,7 @@ import csv
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TextIO
@@ -18,6 +18,7 @@ from worker.addresses import provider
 from worker.bars import first, under
 from worker.deeds import Deed
 from worker.errors import Refused
+from worker.recognising import Recogniser
 from worker.sealing import NONCE_BYTES, Keyring, Person
 from worker.store.bars import Bars, Book
 from worker.store.people import ConsentText, People
@@ -91,6 +92,8 @@ class Importer:
         self._consents: dict[ConsentText, int] = {}
         self._shapes: dict[tuple[frozenset[str], str, bool, tuple[int, ...]], int] = {}
         self._book = Book((), 0)
+        self._recogniser = Recogniser(suppressions, bars, keyring)
+        self._kinds: Collection[str] = ()  # of hashes by which other tools named whoever said no
         self._ids: Iterator[int] = iter(())
         self._earlier: dict[bytes, bytes] = {}  # hashes under which something stands, to those of today
         self._latest: Keyring | None = None
@@ -116,7 +119,7 @@ class Importer:
             Refused: rows were rejected and `accept_valid` was not given, or no row was usable.
         """
         result = Result()
-        self._book = self._bars.book()
+        self._book, self._kinds = self._bars.book(), self._recogniser.kinds()
         self._shapes.clear()
         self._earlier, self._latest = {}, None
         # Each has so many hashes to be looked for.
@@ -146,6 +149,8 @@ class Importer:
             for form in keys:
                 forms[form] = key
         result.duplicates += len(rows) - len(coming)
+        if self._kinds:
+            self._recogniser.these((one.person.address for one in coming.values()), self._kinds)
         out, some = self._said_no(forms, slug)
         for key in out:
             del coming[key]
@@ -183,6 +188,7 @@ class Importer:
             one.consent.at.timestamp() if one.consent.at else None,
             version,
             self._shape(person),
+            one.consent.confirmed_at.timestamp() if one.consent.confirmed_at else None,
         )
 
     def _joined(self, one: "_Coming", earlier: Staged, held: Held | None) -> Staged:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from worker.post.relay import Relay
     from worker.postroom import PostRoom
     from worker.preferences import Preferences
+    from worker.recognising import Recogniser
     from worker.retention import Retention
     from worker.rights import Rights, Subject
     from worker.rotation import Rotation
@@ -175,6 +176,13 @@ class Wiring:
         from worker.store.bars import Bars
 
         return Bars(self.database)
+
+    @cached_property
+    def recogniser(self) -> "Recogniser":
+        """What tells whom other tools' hashes mean."""
+        from worker.recognising import Recogniser
+
+        return Recogniser(self.suppressions, self.bars, self.keyring)
 
     @cached_property
     def policies(self) -> "Policies":

@@ -53,7 +53,7 @@ POLICIES = (
     Policy(offered=True),
     Policy(confirmed=True),
 )
-COLUMNS = ("email", "town", "country", "basis", "source", "when", "wording", "opt-out offered")
+COLUMNS = ("email", "town", "country", "basis", "source", "when", "wording", "opt-out offered", "DOI date")
 DEED = Deed(1.0, "op", Action.RULES_ADD)
 
 
@@ -86,7 +86,16 @@ class World:
         choice = self.dice.choice
         address, told = f"p{number}@{DOMAINS[number % 2]}", (choice(BASES), choice(("form", "form", "")))
         when, offered = choice(("2026-01-02", "2026-02-05", "")), choice(("yes", "no", ""))
-        return (address, choice(TOWNS), choice(LANDS), *told, when, choice(("Tick here", "")), offered)
+        return (
+            address,
+            choice(TOWNS),
+            choice(LANDS),
+            *told,
+            when,
+            choice(("Tick here", "")),
+            offered,
+            choice(("2026-02-06", "")),
+        )
 
     def say(self, number: int, *scopes: str) -> None:
         """Let somebody say no."""
@@ -190,7 +199,7 @@ def test_a_rule_that_comes_in_the_midst_of_an_import_is_not_missed(
         return begin()
 
     people.begin_import = interrupted  # type: ignore[method-assign, assignment]  # the moment to hit
-    rows = [("p1@mail.example.net", "", "", "consent", "form", "2026-01-02", "", "")]
+    rows = [("p1@mail.example.net", "", "", "consent", "form", "2026-01-02", "", "", "")]
     with pytest.raises(Refused, match="have changed meanwhile"):
         world.bring("one", rows, importer)
     assert People(database).lists() == []
@@ -200,7 +209,7 @@ def test_a_rule_that_comes_in_the_midst_of_an_import_is_not_missed(
 def test_no_campaign_is_planned_while_a_rule_is_not_counted(database: Database, tmp_path: Path) -> None:
     """A count stopped half-way would promise mails that a claim then holds back; repeated, it ends."""
     world = World(database, tmp_path)
-    world.bring("one", [("p1@mail.example.net", "", "", "consent", "form", "2026-01-02", "", "")])
+    world.bring("one", [("p1@mail.example.net", "", "", "consent", "form", "2026-01-02", "", "", "")])
     bar = drafted(*RULES[0])
     world.bars.add(bar, 1.0, DEED)
     rule = Rule((People(database).lists()[0].id,))

@@ -21,7 +21,6 @@ def no(reason: str, key: bytes = KEY, scope: str = EVERYTHING, at: float = 5.0) 
 @pytest.mark.parametrize(
     ("act", "although", "lifted"),
     [
-        (Act.UNDONE, (), {"opt-out"}),
         (Act.CONFIRMED, (), {"opt-out", "bounce", "imported", "complaint", "erasure"}),
         (Act.OPERATOR, (), {"opt-out", "bounce", "imported", "operator"}),
         (Act.OPERATOR, ("complaint",), {"opt-out", "bounce", "imported", "operator", "complaint"}),
@@ -45,11 +44,11 @@ def test_each_act_lifts_its_reasons_and_leaves_the_others(
     assert {(one.operator, one.action) for one in log.entries()} == {(PERSON, "suppress lift")}
 
 
-def test_an_undo_takes_back_only_what_was_said_since(database: Database) -> None:
-    """The button after an opt-out does not lift one of last year, nor one to another list."""
+def test_what_was_said_since_may_be_all_that_is_lifted(database: Database) -> None:
+    """One of last year stays, and so does one to another list."""
     store = Suppressions(database)
     store.add([no("opt-out", at=5.0), no("opt-out", OLDER, at=8.0), no("opt-out", OLDER, "list:1", 8.0)])
-    done = store.lift([KEY, OLDER], EVERYTHING, Act.UNDONE, DEED, since=7.0)
+    done = store.lift([KEY, OLDER], EVERYTHING, Act.CONFIRMED, DEED, since=7.0)
     assert (done.lifted, [one.created_at for one in done.left]) == (1, [5.0])
     assert [one.scope for one in store.find(OLDER)] == ["list:1"]
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from worker import addresses, workspace
+from worker import addresses, disguises, workspace
 from worker.addresses import Address, AddressError
 from worker.cli import barring, completion, grammar, incoming, session, suppressed, terminal
 from worker.cli.terminal import Column, count
@@ -29,6 +29,15 @@ app = grammar.commands(
 
 #: What the store holds of where an entry came from.
 _SOURCE_MOST = 64
+
+
+class Form(Enum):
+    """How addresses are written out for another tool."""
+
+    PLAIN = "plain"
+    MD5 = "md5"
+    SHA1 = "sha1"
+    SHA256 = "sha256"
 
 
 class Strict(Enum):
@@ -156,12 +165,10 @@ def lift(
         subject = _called(of_list, topic) if scope else "every scope"
         deed = session.deed(tocsin, Action.SUPPRESS_LIFT, subject, reason=why)
         over = [one.value for one in although or ()]
-        done = [
-            tocsin.suppressions.lift(
-                tocsin.keyring.address_keys(one), scope, Act.OPERATOR, deed, although=over
-            )
-            for one in found
-        ]
+        lift_one = tocsin.suppressions.lift
+        # What names them by another tool's hash too: it would come back with the next import.
+        keys = [[*tocsin.keyring.address_keys(one), *tocsin.recogniser.keys(one)] for one in found]
+        done = [lift_one(one, scope, Act.OPERATOR, deed, although=over) for one in keys]
     return _told_lifted(done)
 
 
@@ -234,6 +241,10 @@ def import_(
     reason: Why = Reason.IMPORTED,
     of_list: OfList = "",
     topic: ForTopic = "",
+    hashed: Annotated[
+        bool,
+        grammar.flag("--hashed", help="The file holds MD5, SHA-1 or SHA-256 of addresses, not addresses."),
+    ] = False,
     as_json: grammar.Json = False,
 ) -> int:
     """Suppress everybody in a file.
@@ -242,7 +253,10 @@ def import_(
     others are: a "no" lost to somebody else's typing error is worse. An export of ours brings back its own
     reasons and dates; it needs the key it was made with. Exits 1 if no row was good.
 
-    JSON: {rows, added, known, rejected: {reason: count}}.
+    --hashed takes what other tools export: plain hashes of addresses. Who is meant is found among everybody
+    held, and at every later import.
+
+    JSON: {rows, added, known, rejected: {reason: count}}; with --hashed also {recognised}.
     """
     with (
         session.opened() as tocsin,
@@ -250,9 +264,13 @@ def import_(
         incoming.bar(size) as bar,
     ):
         source = "standard input" if file == incoming.STANDARD_INPUT else Path(file).name[:_SOURCE_MOST]
-        manner = suppressed.Manner(_scope(tocsin, of_list, topic), reason.value, terminal.clean(source))
+        manner = suppressed.Manner(
+            _scope(tocsin, of_list, topic), reason.value, terminal.clean(source), hashed
+        )
         digest = incoming.Digest()
         result, chunks = suppressed.Result(), digest.watch(bar.chunks(stream))
+        if hashed:  # before the first of them is there: no import that has begun may end without them
+            tocsin.recogniser.expect(disguises.KINDS)
         try:
             suppressed.bring_in(tocsin, chunks, manner, result, bar.rows)
         finally:  # what was added stays, whatever stopped us
@@ -261,6 +279,9 @@ def import_(
                     tocsin, Action.SUPPRESS_IMPORT, _called(of_list, topic), reason=reason.value
                 )
                 tocsin.audit.note(deed.noting(new=result.added, known=result.known, sha256=digest.hex))
+        if hashed:
+            with terminal.busy("Looking for them among everybody…"):
+                result.recognised = tocsin.recogniser.everybody()
     good = result.added + result.known
     if as_json:
         terminal.show_json(result.facts())
@@ -269,24 +290,40 @@ def import_(
         rows += [(f"rejected: {why}", count(number)) for why, number in result.rejected.most_common()]
         columns = (Column("Rows"), Column("Count", number=True))
         terminal.show(terminal.table(columns, [*rows, ("read", count(result.rows))], total=True))
+        if result.recognised is not None:
+            terminal.say(f"Of those we hold, {terminal.people(result.recognised)} newly recognised.")
     return 0 if good else 1
 
 
-@grammar.command(app, "export", "tocsin suppress export suppressions.csv")
+@grammar.command(
+    app,
+    "export",
+    "tocsin suppress export suppressions.csv",
+    "tocsin suppress export for-the-other-tool.csv --as sha256",
+)
 def export(
     *,
     file: Annotated[
         str,
         typer.Argument(metavar="FILE", help="Where to write it, for your eyes only; - for standard output."),
     ],
+    form: Annotated[
+        Form | None,
+        typer.Option("--as", metavar="FORM", help="Of whom we hold: plain, md5, sha1 or sha256 addresses."),
+    ] = None,
 ) -> None:
     """Write every suppression as CSV, which names nobody.
 
     Columns: keyed hash, scope, reason, source, date. It is a backup, or moves to another machine that has the
-    same key.
+    same key. For another tool, --as writes addresses instead, plain or hashed: of those only whom we still
+    hold, for a keyed hash cannot be turned back.
     """
     with session.opened() as tocsin:
-        number = suppressed.write_out(tocsin, file)
+        number, unknown = suppressed.write_out(tocsin, file, form.value if form else "")
+        if form:
+            tocsin.audit.note(session.deed(tocsin, Action.SUPPRESS_EXPORT, EVERYTHING, form=form.value))
+    if unknown:
+        terminal.warn(f"{count(unknown)} could not be written: we hold no address for them.")
         if file != incoming.STANDARD_INPUT:
             tocsin.retention.note(Kind.EXPORTS, Path(file))
     if file != incoming.STANDARD_INPUT:
@@ -348,5 +385,8 @@ def _topics(tocsin: Wiring) -> set[str]:
 
 
 def _standing(tocsin: Wiring, address: Address) -> Sequence[Suppression]:
-    """Return what stands under any hash key we ever had."""
-    return [one for key in tocsin.keyring.address_keys(address) for one in tocsin.suppressions.find(key)]
+    """Return what stands under any hash key we ever had, or names them by another tool's hash."""
+    own = [one for key in tocsin.keyring.address_keys(address) for one in tocsin.suppressions.find(key)]
+    scopes = {one.scope for one in own}
+    hashed = tocsin.suppressions.standing(tocsin.recogniser.keys(address))
+    return [*own, *{one.scope: one for one in hashed if one.scope not in scopes}.values()]

@@ -3,10 +3,12 @@
 Owns the columns of an export and its way back in. Refuses: an address in either direction's output.
 """
 
+import contextlib
 import csv
 import datetime as dt
 import itertools
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO, TypeAlias
 
-from worker import addresses
+from worker import addresses, disguises
 from worker.addresses import AddressError
 from worker.cli import incoming, terminal
 from worker.errors import WrongUse
-from worker.sealing import ADDRESS_KEY_BYTES
+from worker.sealing import ADDRESS_KEY_BYTES, Person, SealError
 from worker.store.suppressions import EVERYTHING, Suppression, is_topic, list_scope
 from worker.tables.columns import arrange, names_addresses
 from worker.tables.spreadsheets import Record, Rejected, Sheet
@@ -30,6 +32,11 @@ Names: TypeAlias = Mapping[str, str]
 
 #: The columns of an export; the first one tells it from a file of addresses.
 _COLUMNS = ("address_key", "scope", "reason", "source", "at")
+#: What a column of hashes is called.
+_HASHED = re.compile(r"hash|md5|sha")
+#: How addresses may be written out.
+FORMS = ("plain", *disguises.KINDS)
+_CALLED = {"plain": "email"}
 #: Entries written at once.
 _CHUNK = 1_000
 
@@ -41,6 +48,7 @@ class Manner:
     scope: str
     reason: str
     source: str
+    hashed: bool = False  #: the file holds hashes of addresses, as other tools export them
 
 
 @dataclass(slots=True)
@@ -51,6 +59,7 @@ class Result:
     added: int = 0
     known: int = 0  #: stood already, or came twice
     rejected: Counter[str] = field(default_factory=Counter)
+    recognised: int | None = None  #: suppressions that are somebody's now whom we hold; None: no hashes
 
     def facts(self) -> Mapping[str, object]:
         """Return it for programs."""
@@ -59,6 +68,7 @@ class Result:
             "added": self.added,
             "known": self.known,
             "rejected": dict(sorted(self.rejected.items())),
+            **({} if self.recognised is None else {"recognised": self.recognised}),
         }
 
 
@@ -84,7 +94,7 @@ def bring_in(
     tocsin: Wiring, chunks: Iterable[bytes], manner: Manner, result: Result, progress: Callable[[int], None]
 ) -> None:
     """Add every good row of a file, chunk by chunk, and count; what was added stays if it is interrupted."""
-    sheet = read_sheet(chunks, is_header=lambda cells: _is_ours(cells) or names_addresses(cells))
+    sheet = read_sheet(chunks, is_header=lambda cells: _is_ours(cells) or _names_column(cells, manner))
     read = _ours(tocsin, sheet) if _is_ours(sheet.header) else _theirs(tocsin, sheet, manner)
     while rows := list(itertools.islice(read, _CHUNK)):
         entries = [one for one in rows if isinstance(one, Suppression)]
@@ -105,18 +115,41 @@ def _is_ours(header: Sequence[str]) -> bool:
 
 def _theirs(tocsin: Wiring, sheet: Sheet, manner: Manner) -> Iterator[Suppression | Rejected]:
     """Read the address column; whatever else the file says of a person, they are in it to be left alone."""
-    place, now = arrange(sheet.header or ("email",)).index["email"], tocsin.clock()
+    place, now = _place(sheet.header, manner), tocsin.clock()
     for record in sheet.records:
         if isinstance(record, Rejected):
             yield record
             continue
+        text = record.cells[place] if place < len(record.cells) else ""
+        if manner.hashed:
+            found = disguises.read(text)
+            if found is None:
+                yield Rejected(record.line, "hash", "this is no MD5, SHA-1 or SHA-256 in hexadecimal")
+            else:
+                key = tocsin.keyring.address_key(disguises.disguised(*found))
+                yield Suppression(key, manner.scope, manner.reason, manner.source, now)
+            continue
         try:
-            _, address = addresses.parse_mailbox(record.cells[place] if place < len(record.cells) else "")
+            _, address = addresses.parse_mailbox(text)
         except AddressError as error:
             yield Rejected(record.line, f"address-{error.reason}", error.message)
             continue
         forms = tocsin.keyring.address_keys(address)
         yield Suppression(forms[0], manner.scope, manner.reason, manner.source, now, forms=forms)
+
+
+def _names_column(cells: Sequence[str], manner: Manner) -> bool:
+    if manner.hashed:  # any row that holds no hash names the columns
+        return not any(map(disguises.read, cells)) and any(map(str.strip, cells))
+    return names_addresses(cells)
+
+
+def _place(header: Sequence[str], manner: Manner) -> int:
+    """Return where the addresses stand, or the hashes: in the first column that says so, else the first."""
+    if not manner.hashed:
+        return arrange(header or ("email",)).index["email"]
+    told = (place for place, name in enumerate(header) if _HASHED.search(name.casefold()))
+    return next(told, 0)
 
 
 def _ours(tocsin: Wiring, sheet: Sheet) -> Iterator[Suppression | Rejected]:
@@ -157,29 +190,56 @@ def _scope(name: str, scopes: Names) -> str:
     return name if is_topic(name) else scopes[name]
 
 
-def write_out(tocsin: Wiring, file: str) -> int:
-    """Write every entry to a file that only we may read, whole or not at all; return how many."""
+def write_out(tocsin: Wiring, file: str, form: str = "") -> tuple[int, int]:
+    """Write every entry to a file that only we may read, whole or not at all.
+
+    Args:
+        tocsin: the workspace.
+        file: its path; - for standard output.
+        form: how addresses are written, one of FORMS; "" for our keyed hashes.
+
+    Returns:
+        How many are written, and how many cannot be: of whom we hold no address.
+    """
     if file == incoming.STANDARD_INPUT:
-        return _write(tocsin, sys.stdout)
+        return _write(tocsin, sys.stdout, form)
     path = Path(file)
     draft = path.with_name(f".{path.name}.new")
     try:
         with os.fdopen(
             os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8", newline=""
         ) as stream:
-            number = _write(tocsin, stream)
+            number = _write(tocsin, stream, form)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
     return number
 
 
-def _write(tocsin: Wiring, stream: TextIO) -> int:
+def _write(tocsin: Wiring, stream: TextIO, form: str) -> tuple[int, int]:
     names = scope_names(tocsin)
     writer = csv.writer(stream)
-    writer.writerow(_COLUMNS)
-    number = 0
-    for entry in tocsin.suppressions.all():
-        writer.writerow((entry.address_key.hex(), *facts(entry, names).values()))
-        number += 1
-    return number
+    writer.writerow((_CALLED.get(form, form) or _COLUMNS[0], *_COLUMNS[1:]))
+    number = unknown = 0
+    entries = tocsin.suppressions.all()
+    while some := list(itertools.islice(entries, _CHUNK)):
+        known = (
+            _known(tocsin, some, form) if form else {one.address_key: one.address_key.hex() for one in some}
+        )
+        for entry in some:
+            if entry.address_key in known:
+                writer.writerow((known[entry.address_key], *facts(entry, names).values()))
+                number += 1
+            else:
+                unknown += 1
+    return number, unknown
+
+
+def _known(tocsin: Wiring, entries: Sequence[Suppression], form: str) -> Mapping[bytes, str]:
+    """Return addresses in this form by key, of those whom we hold."""
+    found = {}
+    for number, key, sealed in tocsin.people.records([one.address_key for one in entries]):
+        with contextlib.suppress(SealError):
+            address = Person.from_bytes(tocsin.keyring.open(number, sealed)).address
+            found[key] = address.spec if form == FORMS[0] else disguises.plain(form, address.spec.lower())
+    return found

@@ -5,7 +5,7 @@ import, a correction, a claim); for plans and launches, which open none, the sha
 says so. Refuses: keys and records (barring opens them).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -62,7 +62,10 @@ def book(connection: sa.Connection) -> Book:
 def require_same(connection: sa.Connection, edition: int) -> None:
     """Refuse to write by rules that are not in force any more."""
     if book(connection).edition != edition:
-        raise Refused("the never-mail rules have changed meanwhile; nothing was written", remedy="Try again.")
+        raise Refused(
+            "never-mail rules or hashed suppressions have changed meanwhile; nothing was written",
+            remedy="Try again.",
+        )
 
 
 def barred_shapes() -> sa.Subquery:
@@ -178,6 +181,21 @@ class Bars:
         """Write down that everybody has been looked at for a rule."""
         with self._database.write() as connection:
             connection.execute(sa.update(rules).where(rules.c.id == number).values(counted=1))
+
+    def met(self, kinds: Collection[str]) -> Collection[str]:
+        """Return those kinds of foreign hashes that suppressions have come in by."""
+        names = {f"hash {kind}": kind for kind in kinds}
+        query = sa.select(counters.c.name).where(counters.c.name.in_(names))
+        with self._database.read() as connection:
+            return sorted(names[name] for name in connection.execute(query).scalars())
+
+    def meet(self, kinds: Collection[str]) -> None:
+        """Write down that suppressions come in by these; imports under way are refused (require_same)."""
+        with self._database.write() as connection:
+            only_writer(connection, wait=True)
+            for name in sorted(f"hash {kind}" for kind in kinds):
+                allocate(connection, name, 1)
+            allocate(connection, _COUNTER, 1)
 
     def uncounted(self) -> set[int]:
         """Return the ids of rules for which not everybody has been looked at."""

@@ -5,7 +5,7 @@ members (staging), and deciding who may be written to (audience).
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,7 +15,7 @@ from worker.errors import Refused
 from worker.policies import ground
 from worker.store.counters import allocate
 from worker.store.database import Database, insert_new
-from worker.store.schema import consents, lists, memberships
+from worker.store.schema import consents, lists, memberships, people
 from worker.store.staging import Staging
 from worker.store.suppressions import among
 
@@ -66,6 +66,13 @@ class People:
                 remedy="See `tocsin lists`, or import one: tocsin lists import FILE --list SLUG",
             )
         return [found[slug] for slug in dict.fromkeys(slugs)]
+
+    def records(self, address_keys: Collection[bytes]) -> Sequence[tuple[int, bytes, bytes]]:
+        """Return id, address key and sealed record of those of these keys whom we hold."""
+        query = sa.select(people.c.id, people.c.address_key, people.c.sealed)
+        with self._database.read() as connection:
+            rows = connection.execute(query.where(people.c.address_key.in_(address_keys)))
+            return [(number, key, sealed) for number, key, sealed in rows]
 
     # -- for an import -----------------------------------------------------------------------------
 

@@ -98,7 +98,7 @@ memberships = Table(
     Column("person_id", ForeignKey("people.id"), nullable=False),
     Column("consent_id", ForeignKey("consents.id"), nullable=False),
     Column("consented_at", Double),
-    # When they confirmed it themselves, from their mailbox; null: not that we know.
+    # When they confirmed it from their mailbox, as another tool has kept it; null: nobody says so.
     Column("confirmed_at", Double),
     # For a plan, which counts a million of these: whether all is there that the list asks for, and whether a
     # suppression stands against it (suppressions.heed): 0 none; 1 to everything or to this list; from 2 only
@@ -133,6 +133,7 @@ staged = Table(
     # Of the record that this one was merged with; 0: they are new to us.
     Column("version", Integer, nullable=False),
     Column("shape", Id, nullable=False),
+    Column("confirmed_at", Double),
 )
 
 suppressions = Table(

@@ -63,6 +63,7 @@ class Staged(NamedTuple):
     consented_at: float | None
     version: int = 0  #: of the held record that this one was merged with; 0: there was none
     shape: int = 0  #: see the schema's memberships
+    confirmed_at: float | None = None  #: when they confirmed to another tool (double opt-in)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +238,7 @@ def _copy(connection: sa.Connection, rows: Sequence[Staged]) -> None:
     driver: Any = connection.connection.cursor()
     try:
         with driver.copy("COPY staged FROM STDIN (FORMAT BINARY)") as copy:
-            copy.set_types(["bytea", "int8", "bytea", "varchar", "int8", "float8", "int4", "int8"])
+            copy.set_types(["bytea", "int8", "bytea", "varchar", "int8", "float8", "int4", "int8", "float8"])
             for row in rows:
                 copy.write_row(row)
     except connection.dialect.loaded_dbapi.OperationalError as error:
@@ -409,15 +410,14 @@ def _write_people(connection: sa.Connection, now: float) -> int:
 
 
 def _write_memberships(connection: sa.Connection, list_id: int, now: float) -> None:
-    # No file can say that somebody has confirmed: that is between them and us.
-    whole = meets(of_list(connection, list_id), staged.c.consented_at, sa.cast(sa.null(), sa.Double))
+    whole = meets(of_list(connection, list_id), staged.c.consented_at, staged.c.confirmed_at)
     said_no = suppressed(people.c.address_key, sa.literal(list_id))
     coming = (
         sa.select(
             sa.literal(list_id),
             *(people.c.id, staged.c.consent_id, staged.c.consented_at),
             *(sa.case((whole, 1), else_=0), sa.case((said_no, 1), else_=0)),
-            *(staged.c.shape, sa.literal(now)),
+            *(staged.c.shape, staged.c.confirmed_at, sa.literal(now)),
         )
         # By way of people: whoever was erased meanwhile does not come back.
         .join(people, people.c.id == staged.c.person_id)
@@ -425,6 +425,7 @@ def _write_memberships(connection: sa.Connection, list_id: int, now: float) -> N
         .where(sa.true())
     )
     names = ["list_id", "person_id", "consent_id", "consented_at", "consented", "refused", "shape"]
+    names.append("confirmed_at")
     member = insert_new(memberships, connection).from_select([*names, "joined_at"], coming)
     ours = member.excluded
     differs = (ours.consent_id != memberships.c.consent_id) | ours.consented_at.is_distinct_from(
@@ -434,11 +435,11 @@ def _write_memberships(connection: sa.Connection, list_id: int, now: float) -> N
     connection.execute(
         member.on_conflict_do_update(
             index_elements=["list_id", "person_id"],
-            set_={name: ours[name] for name in ("consent_id", "consented_at", "consented")},
+            set_={name: ours[name] for name in ("consent_id", "consented_at", "consented", "confirmed_at")},
             # A file that says nothing of consent, or half of it, takes none away; and what stays as it is is
             # not written.
-            where=memberships.c.confirmed_at.is_(None)
-            & differs
+            where=(memberships.c.confirmed_at.is_(None) | ours.confirmed_at.is_not(None))
+            & (differs | ours.confirmed_at.is_distinct_from(memberships.c.confirmed_at))
             & ((ours.consented == 1) | (memberships.c.consented == 0) & better),
         )
     )

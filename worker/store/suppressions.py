@@ -134,8 +134,6 @@ class Suppression:
 class Act(Enum):
     """By whose act a "no" is lifted. An import is none."""
 
-    #: The person's, on the page that took it a moment ago: it takes back that opt-out and nothing older.
-    UNDONE = auto()
     #: The person's own, confirmed from their mailbox (double opt-in): all but what an operator has set.
     CONFIRMED = auto()
     #: An operator's, with a stated reason: not over a complaint or a wish to be forgotten, unless named.
@@ -143,7 +141,6 @@ class Act(Enum):
 
 
 _LIFTS: Final[Mapping[Act, tuple[str, ...]]] = {
-    Act.UNDONE: ("opt-out",),
     Act.CONFIRMED: ("opt-out", "bounce", "imported", *STRICT),
     Act.OPERATOR: ("opt-out", "bounce", "imported", "operator"),
 }
@@ -449,6 +446,16 @@ class Suppressions:
             clause, values = among(connection, address_keys)
             query = f"SELECT address_key, scope FROM suppressions WHERE address_key {clause}"
             return [(key, scope) for key, scope in connection.exec_driver_sql(query, values)]
+
+    def standing(self, address_keys: Sequence[bytes]) -> Sequence[Suppression]:
+        """Return what stands under any of these keys, however many, and does not end by itself."""
+        found: list[Suppression] = []
+        with self._database.read() as connection:
+            for some in batched(address_keys, _HEEDED):
+                query = sa.select(suppressions).where(suppressions.c.address_key.in_(some))
+                rows = connection.execute(query.where(suppressions.c.ends_at.is_(None)))
+                found += [Suppression(*row) for row in rows]
+        return found
 
     def all(self) -> Iterator[Suppression]:
         """Yield every "no" that does not end by itself, by key; memory stays flat."""

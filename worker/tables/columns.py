@@ -89,6 +89,10 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
             "opt-out offered, optout offered, opt out offered at collection, widerspruch angeboten, "
             "désinscription proposée, baja ofrecida, отказ предложен"
         ),
+        "confirmed": (
+            "double opt-in date, double opt-in at, double opt-in time, doi date, doi time, confirmed at, "
+            "confirmation date, bestätigt am, confirmé le, confirmado el, подтверждено"
+        ),
         "agreed": (
             "consent, consented, consent given, opt-in, opted in, subscribed, einwilligung, "
             "zugestimmt, consentement, consentimiento, consenso, consentimento, zgoda, toestemming, "

@@ -29,7 +29,7 @@ __all__ = ["Consent", "Rejected", "Row", "cell", "read"]
 #: Characters in one cell; names run to a hundred, wordings of consent to a few thousand.
 _CELL_MOST: Final = 10_000
 _AGREEMENT: Final = frozenset({"agreed", "left", "status"})
-_CONSENT_COLUMNS: Final = ("basis", "source", "wording", "when", "offered")
+_CONSENT_COLUMNS: Final = ("basis", "source", "wording", "when", "offered", "confirmed")
 _NAME_FIELDS: Final = ("name", "first_name", "last_name")
 #: Seen by nobody, and able to turn text around or hide some. The joiners U+200C and U+200D stay: Persian and
 #: emoji need them.
@@ -53,6 +53,8 @@ class Consent:
     at: datetime | None = field(default=None, repr=False)
     #: Whether they were offered an opt-out then.
     offered: bool = False
+    #: When they confirmed it from their mailbox (double opt-in), in UTC; None where the file does not say.
+    confirmed_at: datetime | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -223,7 +225,9 @@ class _Reader:
             raise _RowError("discreet", "the column for the neutral form says neither yes nor no")
         return answer
 
-    def _read_consent(self, basis: str, source: str, wording: str, when: str, offered: str) -> Consent:
+    def _read_consent(
+        self, basis: str, source: str, wording: str, when: str, offered: str, confirmed: str
+    ) -> Consent:
         given = Consent(_cleaned(basis), _cleaned(source), _cleaned(wording), self._moment(when.strip()))
         if readings.yes(given.basis) is False:
             raise _RowError("no-consent", "the basis column says that there is none")
@@ -233,6 +237,7 @@ class _Reader:
             wording=given.wording or self._defaults.wording,
             at=given.at or self._defaults.at,
             offered=readings.yes(offered.strip()) is True if offered.strip() else self._defaults.offered,
+            confirmed_at=self._moment(confirmed.strip()),
         )
 
     def _moment(self, text: str) -> datetime | None:

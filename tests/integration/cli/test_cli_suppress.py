@@ -1,6 +1,7 @@
 """Standing "no"s go in by many ways, come out only with a reason, and never show an address."""
 
 import csv
+import hashlib
 import io
 import json
 import shutil
@@ -183,3 +184,53 @@ def test_said_no_stays_out_of_an_import(tocsin: Tocsin) -> None:
     told = tocsin("lists", "import", "again.csv", "--list", "example", "--json").json
     assert (told["suppressed"], told["accepted"]) == (1, 40)
     assert told["rejects_file"] is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "header"), [("md5", ""), ("sha1", "email_hash\n"), ("sha256", "id,SHA256\n")]
+)
+def test_another_tools_hashes_hold_for_whom_they_mean(
+    workspace: Path, tocsin: Tocsin, kind: str, header: str
+) -> None:
+    """For somebody held already, at once; and for somebody who is imported later. No plain hash is kept."""
+    people = "email,basis,source,when\n{}@Example.org,consent,form,2026-01-02\n"
+    tocsin("lists", "import", "-", "--list", "one", stdin=people.format("Anna").encode())
+    named = [hashlib.new(kind, f"{who}@example.org".encode()).hexdigest() for who in ("anna", "ben")]
+    cells = "1," if header.startswith("id") else ""
+    text = f"{header}{cells}{named[0].upper()}\n{cells}{named[1]}\n{cells}none\n"
+    ran = tocsin("suppress", "import", "-", "--hashed", "--json", stdin=text.encode())
+    told = ran.json
+    assert (told["added"], told["recognised"], told["rejected"]) == (2, 1, {"hash": 1})
+    assert tocsin("suppress", "check", "anna@example.org").code == 1
+    assert tocsin("suppress", "check", "ben@example.org").code == 1
+    again = tocsin("lists", "import", "-", "--list", "one", "--json", stdin=people.format("Ben").encode())
+    assert again.json["suppressed"] == 1
+    ran = tocsin("suppress", "check", "ben@example.org", "--json")
+    assert [one["reason"] for one in ran.json[0]["entries"]] == ["imported"]
+    lifting = ("suppress", "lift", "ben@example.org", "--reason", "asked", "--yes")
+    assert tocsin(*lifting).code == 0
+    again = tocsin("lists", "import", "-", "--list", "one", "--json", stdin=people.format("Ben").encode())
+    assert (again.json["suppressed"], again.json["accepted"]) == (0, 1)
+    for file in (workspace / "var").glob("tocsin.db*"):
+        stored = file.read_bytes()
+        assert not any(bytes.fromhex(one) in stored or one.encode() in stored for one in named)
+
+
+def test_an_export_for_another_tool_names_whom_we_hold(workspace: Path, tocsin: Tocsin) -> None:
+    """Plain or hashed as that tool does it; it says how many it cannot name, and stands in the audit log."""
+    row = b"email,basis,source,when\nAnna@Example.org,consent,form,2026-01-02\n"
+    tocsin("lists", "import", "-", "--list", "one", stdin=row)
+    tocsin("suppress", "add", "anna@example.org", "nobody@example.org")
+    ran = tocsin("suppress", "export", "plain.csv", "--as", "plain")
+    assert "1 could not be written" in ran.err
+    (one,) = csv.DictReader(io.StringIO((workspace / "plain.csv").read_text(encoding="utf-8")))
+    assert one["email"].lower() == "anna@example.org"
+    assert (workspace / "plain.csv").stat().st_mode & 0o777 == 0o600
+    text = tocsin("suppress", "export", "-", "--as", "sha256").out
+    (one,) = csv.DictReader(io.StringIO(text))
+    assert one["sha256"] == hashlib.sha256(b"anna@example.org").hexdigest()
+    kept = [json.loads(line) for line in tocsin("audit", "--json").out.splitlines()]
+    assert [one["details"]["form"] for one in kept if one["action"] == "suppress export"] == [
+        "plain",
+        "sha256",
+    ]
