@@ -39,10 +39,11 @@ install: .venv/.installed ## Install the `tocsin` command into .venv
 	@touch $@
 
 # What the tests hold mails and pages against (axe-core, the Nu validator, another MIME parser): never shipped.
-.venv/tools/.installed: tests/tools/package.json tests/tools/package-lock.json .venv/bin/python
-	@command -v npm >/dev/null || { echo "error: the tests need npm: apt-get install npm"; exit 3; }
+.venv/tools/.installed: tests/tools/package.json tests/tools/package-lock.json tests/tools/npm.txt .venv/bin/python
+	@command -v npm >/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/tools/npm.txt
 	@mkdir -p $(@D) && cp tests/tools/*.json $(@D)
-	@npm ci --prefix $(@D) --silent --ignore-scripts --no-audit --no-fund
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --prefix $(@D) --silent --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 LOCK := .venv-lock/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
@@ -57,6 +58,8 @@ lock: ## Choose and pin the newest fitting versions
 
 	cd bench && ../.venv-lock/bin/uv pip compile requirements-fuzz.in --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-header -o requirements-fuzz.txt
+	cd tests/tools && ../../.venv-lock/bin/uv pip compile npm.in --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-header --upgrade -o npm.txt
 
 wheel: .venv/.installed ## Build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist .

@@ -11,6 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,20 @@ def letters(mails: Mapping[str, bytes]) -> Mapping[str, str]:
         body = email.message_from_bytes(data, policy=email.policy.default).get_body(("html",))
         assert body, name
         found[name] = str(body.get_content())
+    return found
+
+
+@pytest.fixture(scope="session")
+def copies(trials: Mapping[str, Trial]) -> Mapping[str, str]:
+    """The copies on the web of these appeals, as if their authors had asked for one."""
+    found = {}
+    for slug, trial in trials.items():
+        asked = {
+            name: text.replace("---\n", "---\nview_in_browser: yes\n", 1)
+            for name, text in trial.edition.appeal.items()
+        }
+        renderer = replace(trial.edition, appeal=asked).renderer()
+        found |= {f"copy.{slug}.{language}": renderer.copy(language) for language in renderer.languages}
     return found
 
 

@@ -30,9 +30,11 @@ def _faults(page: Page, axe: "Axe", texts: Mapping[str, str]) -> Iterator[str]:
         yield from (f"{name}: {fault}" for fault in _seen(page, axe, VIEWS))
 
 
-def test_mails_can_be_read_by_everybody(page: Page, axe: "Axe", letters: Mapping[str, str]) -> None:
-    """No mail, in any language and form, has a violation in any view."""
-    faults = list(_faults(page, axe, letters))
+def test_mails_can_be_read_by_everybody(
+    page: Page, axe: "Axe", letters: Mapping[str, str], copies: Mapping[str, str]
+) -> None:
+    """No mail, in any language and form, and no copy of one has a violation in any view."""
+    faults = list(_faults(page, axe, {**letters, **copies}))
     assert not faults, "\n".join(faults)
 
 

@@ -38,6 +38,7 @@ def _validated(files: Mapping[str, str], folder: Path, tools: Path) -> Iterator[
 
 def test_every_page_and_mail_is_valid_html(
     letters: Mapping[str, str],
+    copies: Mapping[str, str],
     web_pages: Mapping[str, str],
     desk_pages: Mapping[str, str],
     tmp_path: Path,
@@ -45,6 +46,7 @@ def test_every_page_and_mail_is_valid_html(
 ) -> None:
     """The validator finds no error, and no fault at all but what mail programs need."""
     flawed = "<!doctype html><html lang=en><title>Flawed</title><img src=x><p></div>"
+    letters = {**letters, **copies}
     everything = {"flawed": flawed, **letters, **web_pages, **desk_pages}
     found: dict[str, list[str]] = {}
     for name, message in _validated(everything, tmp_path, tools):
