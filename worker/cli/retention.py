@@ -55,9 +55,8 @@ def retention(
         )
         return
     if removed is not None:
-        terminal.say(
-            f"Removed: {count(removed.files)} files, the relay's words on {count(removed.replies)} mails."
-        )
+        files = "1 file" if removed.files == 1 else f"{count(removed.files)} files"
+        terminal.say(f"Removed: {files}; the relay's words, of mails: {count(removed.replies)}.")
     _show(tocsin, items, now)
 
 
