@@ -127,7 +127,7 @@ class _Desk:
         source.write_text(page, encoding="utf-8")
         # It refuses to run as root in its sandbox.
         root = ["--no-sandbox"] if os.geteuid() == 0 else []
-        with tempfile.TemporaryDirectory(prefix="tocsin-", ignore_cleanup_errors=True) as home:
+        with tempfile.TemporaryDirectory(prefix="tocsin-picture-", ignore_cleanup_errors=True) as home:
             argv = [str(self._program), *root, *_FLAGS, f"--user-data-dir={home}", *flags, source.as_uri()]
             with (desk / "output").open("wb") as opened:
                 process = processes.spawn(argv, env=_environment(home), output=opened, cwd=desk)

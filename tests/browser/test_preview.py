@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,9 @@ def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     assert main(["init", str(folder)]) == 0
     monkeypatch.chdir(folder)
+    for file in (folder / "templates" / "appeals" / SLUG).glob("*.md"):
+        if file.stem not in {"en", "ru"}:  # two are enough here
+            file.unlink()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "chromium").symlink_to(screenshots.browser())
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -72,7 +76,7 @@ def test_a_hostile_mail_does_nothing(office: Path, page: Page) -> None:
     assert page.title() == f"Preview: {SLUG}"
     assert page.evaluate("() => window.ran") is None
     assert page.locator("#broken-out").count() == 0
-    assert frames == 6 * 3 * 2  # languages, views, widths
+    assert frames == 2 * 3 * 2  # languages, views, widths
     page.set_content(page.content().replace('sandbox="', 'data-none="'))  # the policies alone hold, too
     assert page.evaluate("() => window.ran") is None
     with world, pytest.raises(BlockingIOError):
@@ -155,6 +159,7 @@ def test_pictures_are_whole_and_leave_nothing_behind(tmp_path: Path) -> None:
         assert file.stat().st_mode & 0o777 == 0o600
     assert taken[0].read_bytes() != taken[1].read_bytes()
     assert list((tmp_path / "room").iterdir()) == []
+    assert list(Path(tempfile.gettempdir()).glob("tocsin-picture-*")) == []
     assert processes.until(lambda: str(tmp_path) not in _running(), seconds=10)
 
 

@@ -13,6 +13,8 @@ import pytest
 Tocsin = Callable[..., Any]
 
 SLUG = "chechnya-report"
+#: Two are enough here, and are made three times as fast.
+LANGUAGES = ("en", "ru")
 DISCREET = """
 [discreet]
 from_address = "hello@letters.example.net"
@@ -24,6 +26,9 @@ sender_name = "Monthly letter"
 def office(people: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace with people, and with names for discreet mail."""
     monkeypatch.setenv("PATH", str(people))  # a spam filter takes seconds for each mail
+    for file in (people / "templates" / "appeals" / SLUG).glob("*.md"):
+        if file.stem not in LANGUAGES:
+            file.unlink()
     config = people / "tocsin.toml"
     text = config.read_text(encoding="utf-8")
     text = text.replace("[web]", '[web]\ndiscreet_base_url = "https://letters.example.net"', 1)
@@ -48,10 +53,11 @@ def test_the_preview_is_one_page_that_fetches_and_runs_nothing(office: Path, toc
     assert not re.findall(r'(?:src|href|action|data)="(?!#)', outside)
     assert not re.findall(r"url\(|@import|<script|<link|<form|<object", outside)
     frames = re.findall(r'<iframe sandbox="([^"]*)"[^>]* srcdoc="([^"]*)"', page)
-    assert len(frames) == 4 * 3 * 2
+    assert len(frames) == len(LANGUAGES) * 2 * 3 * 2
     assert {allowed for allowed, _ in frames} == {"allow-popups allow-popups-to-escape-sandbox"}
-    for form in ("en", "en, discreet", "ru", "ru, discreet"):
-        assert f"{form}, for an invented reader" in page
+    for language in LANGUAGES:
+        assert f"{language}, for an invented reader" in page
+        assert f"{language}, discreet, for an invented reader" in page
     for telling in (
         "HTML 2",
         "of 102 KB",
@@ -113,7 +119,7 @@ def test_people_are_picked_of_those_who_would_be_written_to(office: Path, tocsin
         (["--random", "2"], 2, "--random picks people of a list"),
         (["--list", "example"], 2, "--random picks people of a list"),
         (["--list", "nowhere", "--random", "2"], 1, "there is no list called nowhere"),
-        (["--language", "fr"], 1, "is not written in fr"),
+        (["--language", "cy"], 1, "is not written in cy"),
         (["--out", "x"], 2, "--out is where pictures go"),
         (["--serve", "--png"], 2, "--serve goes on until Ctrl-C"),
     ],
