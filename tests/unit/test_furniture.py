@@ -1,11 +1,13 @@
 """Every block that an operator can write stands in both parts, as a block of the look and as plain words."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from worker.content.appeals import AppealErrors, parse
+from worker.content.markdown import Document
 from worker.content.rendering import Look, Organisation, PlainContent, Renderer
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
@@ -81,6 +83,29 @@ def test_a_block_stands_in_both_parts(body: str, in_html: str, in_text: str) -> 
     content = written(body)
     assert in_html in bare(content.html)
     assert in_text in content.text
+
+
+@pytest.mark.parametrize(
+    ("body", "caption", "text"),
+    [
+        (
+            "![A *march*](a.jpg)\nIn [June](https://example.org/j)",
+            'In <a href="https://example.org/j">June</a>',
+            3,
+        ),
+        ("![A *march*](a.jpg)", "", 1),
+    ],
+)
+def test_a_picture_on_its_own_line_is_a_figure(body: str, caption: str, text: int) -> None:
+    """Its other lines are its caption; the text part says what it shows, then the caption."""
+    drawn: list[tuple[str, Mapping[str, str]]] = []
+    document = Document(f"{body}\n\nNo ![figure](b.jpg).")
+    html = document.html(lambda name, facts: drawn.append((name, facts)) or "FIGURE")
+    assert drawn == [("figure", {"text": '<img src="a.jpg" alt="A march" />', "caption": caption})]
+    assert html.startswith("FIGURE")
+    lines = document.text(72, {}).partition("\n\n")[0].split("\n")
+    assert len(lines) == text
+    assert "A march" in lines[0]
 
 
 @pytest.mark.parametrize(

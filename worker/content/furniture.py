@@ -1,8 +1,9 @@
-"""Blocks that Markdown has no name for, found among its tokens: a button, a warning, a quotation's source.
+"""Blocks that Markdown has no name for, found among its tokens: button, figure, warning, source.
 
 Each is written so that it reads well in any other Markdown program too. A paragraph that is one link with
-`{.button}` behind it is a button; a quotation that begins with `[!WARNING]` is a content warning; the last
-line of a quotation that begins with a dash says where it comes from. Refuses: to say how any of them looks.
+`{.button}` behind it is a button; one that begins with a picture on a line of its own is a figure, with the
+other lines as its caption; a quotation that begins with `[!WARNING]` is a content warning; the last line of a
+quotation that begins with a dash says where it comes from. Refuses: to say how any of them looks.
 """
 
 import re
@@ -13,6 +14,7 @@ from markdown_it.token import Token
 
 #: Names of the blocks, as tokens (`button_open`) and macros of the look have them.
 BUTTON: Final = "button"
+FIGURE: Final = "figure"
 SOURCE: Final = "source"
 WARNING: Final = "warning"
 _BUTTON: Final = re.compile(r"\)\{\.button\}[ \t]*\Z")
@@ -35,6 +37,9 @@ def arrange(tokens: list[Token]) -> list[Token]:
         elif token.type == "paragraph_open" and _is_button(tokens[position + 1]):
             taken = _PARAGRAPH
             arranged += _button(tokens[position : position + taken])
+        elif token.type == "paragraph_open" and _is_figure(tokens[position + 1]):
+            taken = _PARAGRAPH
+            arranged += _figure(tokens[position : position + taken])
         else:
             arranged.append(token)
         position += taken
@@ -73,6 +78,17 @@ def _is_button(inline: Token) -> bool:
         and [child.type for child in children].count("link_close") == 1
         and children[-2].type == "link_close"
     )
+
+
+def _is_figure(inline: Token) -> bool:
+    first, *rest = [child.type for child in inline.children or ()] or [""]
+    return first == "image" and rest[:1] in ([], ["softbreak"], ["hardbreak"])
+
+
+def _figure(tokens: list[Token]) -> list[Token]:
+    for between in (tokens[1].children or [])[1:2]:
+        between.type = "hardbreak"  # read out, picture and caption are two things
+    return _renamed(tokens, FIGURE)
 
 
 def _button(tokens: list[Token]) -> list[Token]:

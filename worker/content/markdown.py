@@ -131,6 +131,11 @@ class Document:
         if name == furniture.BUTTON:
             inside = block[1].children or []
             facts = {"link": str(inside[0].attrs["href"]), "label": "".join(each.content for each in inside)}
+        elif name == furniture.FIGURE:
+            inside = block[1].children or []
+            parts = (Token("inline", "", 0, children=part) for part in (inside[:1], inside[2:]))
+            picture, caption = (self._render([part], draw) for part in parts)
+            facts = {"text": picture, "caption": caption}
         else:
             facts = {"text": self._render(block[1:-1], draw)}
         return Token("statement", "", 0, content=draw(name, facts))
@@ -150,6 +155,7 @@ _DRAWN: Final = MappingProxyType(
     {
         "blockquote_open": "quote",
         f"{furniture.BUTTON}_open": furniture.BUTTON,
+        f"{furniture.FIGURE}_open": furniture.FIGURE,
         f"{furniture.SOURCE}_open": furniture.SOURCE,
         f"{furniture.WARNING}_open": furniture.WARNING,
     }

@@ -129,6 +129,7 @@ class _Writer:
 _BLOCKS: Final[Mapping[str, Callable[[_Writer, SyntaxTreeNode, int], str]]] = MappingProxyType(
     {
         "paragraph": _Writer._paragraph,  # noqa: SLF001 - the class's own table
+        "figure": _Writer._paragraph,  # noqa: SLF001 - likewise
         "source": _Writer._paragraph,  # noqa: SLF001 - likewise
         "button": _Writer._button,  # noqa: SLF001 - likewise
         "warning": _Writer._warning,  # noqa: SLF001 - likewise

@@ -20,6 +20,9 @@ from worker.content.versions import Action, Goal, Version
 from worker.content.ways import Ways
 from worker.content.words import direction
 
+#: The facts of a block that are HTML; others are plain.
+_MARKED_UP = frozenset({"text", "caption"})
+
 
 @dataclass(frozen=True, slots=True)
 class Organisation:
@@ -174,7 +177,7 @@ class _Draft:
 
     def _draw(self, name: str, facts: Mapping[str, str]) -> str:
         """Let the look draw a block of the body."""
-        markup = {key: Markup(fact) if key == "text" else fact for key, fact in facts.items()}  # noqa: S704 - likewise
+        markup = {key: Markup(fact) if key in _MARKED_UP else fact for key, fact in facts.items()}  # noqa: S704 - likewise
         return self._press.block(name, self._language, {"words": self._words, "facts": markup})
 
     def _goal(self, goal: Goal) -> dict[str, object]:
