@@ -45,13 +45,15 @@ def people() -> None:
 def show(*, who: Who, as_json: grammar.Json = False) -> None:
     """Show what we hold about somebody.
 
-    Fields, lists with their consent, suppressions, and mails with how they ended. Exits 1 if that is
-    nothing.
+    Fields, lists with their consent, suppressions, never-mail rules that keep them out, and mails with how
+    they ended. Exits 1 if that is nothing.
 
-    JSON: {person, unreadable_record, lists, suppressions, mails}.
+    JSON: {person, unreadable_record, lists, suppressions, mails, rules}.
     """
     with session.opened() as tocsin:
-        told = dossiers.facts(_found(tocsin, who), suppressed.scope_names(tocsin))
+        subject = _found(tocsin, who)
+        rules = [one.name for one in tocsin.bars.book().bars if subject.person and one.holds(subject.person)]
+        told = {**dossiers.facts(subject, suppressed.scope_names(tocsin)), "rules": rules}
         tocsin.audit.note(session.deed(tocsin, Action.PEOPLE_SHOW))
     if as_json:
         terminal.show_json(told)
@@ -63,6 +65,8 @@ def show(*, who: Who, as_json: grammar.Json = False) -> None:
         terminal.show(terminal.facts([(name, str(value)) for name, value in known.items()]))
     elif told["unreadable_record"]:
         terminal.warn("There is a record of them that does not open with our keys.")
+    if rules:
+        terminal.warn(f"No campaign writes to them, by the never-mail rule {', '.join(rules)}.")
     for title in ("lists", "suppressions", "mails"):
         terminal.say(f"\n{title}: {count(len(told[title]))}", terminal.STRONG)
         for one in told[title]:

@@ -37,6 +37,12 @@ def test_show_tells_all_and_obeys_nothing(tocsin: Tocsin) -> None:
     told = tocsin("people", "show", WHO, "--json").json
     assert told["person"]["address"] == WHO
     assert told["lists"][0]["consent_at"].startswith("2026-01-02")
+    assert (told["rules"], told["lists"][0]["enough_for_the_list"]) == ([], True)
+    tocsin("suppress", "rules", "add", "not-them", "--domain", WHO.partition("@")[2])
+    tocsin("lists", "policy", told["lists"][0]["list"], "--confirmed", "yes", "--yes")
+    told = tocsin("people", "show", WHO, "--json").json
+    assert (told["rules"], told["lists"][0]["enough_for_the_list"]) == (["not-them"], False)
+    assert "not-them" in tocsin("people", "show", WHO).err
 
 
 def test_an_export_is_whole_private_and_inert(nina: Path, tocsin: Tocsin) -> None:
