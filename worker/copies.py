@@ -36,5 +36,6 @@ class Copies:
             return None
 
     def _make(self, campaign: int, language: int) -> str:
-        renderer = Edition.from_json(self._frozen(campaign)).renderer(f"c{campaign}")
+        edition = Edition.from_json(self._frozen(campaign))
+        renderer = edition.renderer(f"c{campaign}", placed=edition.within)
         return renderer.copy(renderer.languages[language])

@@ -52,6 +52,7 @@ class Purpose(Enum):
     #: Of a notice, whose numbers are its own: the link in it, and all else of it that comes back.
     NOTICE = b"notice"
     NOTICE_MAIL = b"notified"
+    PICTURE = b"picture"
 
 
 #: The hashes that write proof and pad, ready with their key: copying one costs a fifth of keying it anew.

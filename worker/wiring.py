@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from worker.content.messages import Identity
     from worker.dispatch import Dispatcher
     from worker.feedback import OptOuts
+    from worker.hosted import Hosted
     from worker.imports import Importer
     from worker.inbox import Maildir
     from worker.notices import Confirmations, Courier
@@ -240,6 +241,13 @@ class Wiring:
 
         return Visits(self.keyring.marks(), self.plans.frozen, Store(self.database), self.clock)
 
+    @cached_property
+    def hosted(self) -> "Hosted":
+        """Pictures that lie on our pages."""
+        from worker.hosted import Hosted
+
+        return Hosted(self.keyring.marks(), self.plans.frozen)
+
     def followed(self, campaign_id: int) -> "Sequence[Line]":
         """How often each link of a campaign was followed, where that was counted."""
         from worker.store.visits import Visits as Store
@@ -403,12 +411,15 @@ class Wiring:
         """Freeze an appeal, the look and our names as they are now."""
         from worker import workspace
         from worker.content.editions import Edition, Special
+        from worker.content.enclosures import Enclosed
         from worker.content.rendering import Organisation
 
         forms = self._forms()
+        appeal = workspace.appeal_files(self.settings, slug)
         return Edition(
             slug=slug,
-            appeal=workspace.appeal_files(self.settings, slug),
+            appeal=appeal,
+            enclosed=Enclosed.read(workspace.appeal_enclosures(self.settings, slug, appeal.values())),
             look=self._spoken("look"),
             organisation=Organisation(**self.settings.organisation.model_dump()),
             open=forms[False],
@@ -449,7 +460,8 @@ class Wiring:
             ),
             self._spoken("web"),
             further=[
-                onward.route(self.visits),
+                onward.links_route(self.visits),
+                onward.pictures_route(self.hosted),
                 shelf.route(Copies(self.keyring.marks(), self.plans.frozen)),
             ],
             languages=self.settings.organisation.languages.split(),

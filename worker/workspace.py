@@ -7,17 +7,20 @@ anything that is there.
 import importlib.resources
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from worker import settings
-from worker.errors import Refused, Unavailable
+from worker.content.additions import ATTACHMENTS, PICTURES
+from worker.errors import Refused, Unavailable, WrongUse
 from worker.sealing import Keyring
 from worker.settings import Settings
 
 #: Larger than any template; a file beyond it is not one.
 _FILE_MOST = 1_000_000
+#: Octets of a picture or an attachment that are read at all.
+_ENCLOSED_MOST = 20_000_000
 
 
 def shipped() -> Traversable:
@@ -55,6 +58,31 @@ def appeal_files(found: Settings, slug: str) -> Mapping[str, str]:
     if slug not in appeal_slugs(found):
         raise Refused(f"there is no appeal called {slug}", remedy="See `tocsin appeals list`.")
     return read_folder(found.templates, "appeals", slug)
+
+
+def appeal_enclosures(found: Settings, slug: str, texts: Iterable[str]) -> Mapping[str, bytes]:
+    """Return the pictures and attachments that an appeal's texts name, by their path in its folder.
+
+    Raises:
+        WrongUse: one is too large to be read.
+    """
+    own = found.templates / "appeals" / slug
+    folder: Traversable = own if own.is_dir() else shipped().joinpath("templates", "appeals", slug)
+    return {
+        path: _bytes(each, path)
+        for kind in (PICTURES, ATTACHMENTS)
+        if (inside := folder.joinpath(kind.rstrip("/"))).is_dir()
+        for each in sorted(inside.iterdir(), key=lambda each: each.name)
+        if any((path := kind + each.name) in text for text in texts) and each.is_file()
+    }
+
+
+def _bytes(file: Traversable, path: str) -> bytes:
+    with file.open("rb") as opened:
+        data = opened.read(_ENCLOSED_MOST + 1)
+    if len(data) > _ENCLOSED_MOST:
+        raise WrongUse(f"{path} is over {_ENCLOSED_MOST // 1_000_000} MB", remedy="Save it smaller.")
+    return data
 
 
 def add_appeal(found: Settings, slug: str, name: str, text: str) -> Path:

@@ -174,7 +174,7 @@ def test_nothing_leads_to_where_no_approved_content_does(site: Any) -> None:
 
 def test_the_page_leads_on_and_keeps_nothing(site: Any) -> None:
     """GET leads on for this once and counts, HEAD only leads, POST neither; what is not ours is not found."""
-    app = Starlette(routes=[onward.route(site.visits)])
+    app = Starlette(routes=[onward.links_route(site.visits)])
     mark = min(counted(mail(site.id)))
 
     async def asked(method: str, token: str) -> httpx.Response:

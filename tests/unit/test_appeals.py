@@ -173,7 +173,7 @@ def test_marks_of_other_editors_change_nothing(change: object) -> None:
         ("## What", "# What", 25, 'begin headings with "##"'),
         ("## What", "#### What", 25, "a heading of level 4 follows one of level 1"),
         ("## What", "<b>What</b>", 25, "HTML is not read here, only Markdown: <b>"),
-        ("## What", "![a](https://example.org/a.png)", 25, "pictures are not supported"),
+        ("## What", "![a](https://example.org/a.png)", 25, "must be a file of the appeal's own"),
         ("Read [what", "One\n[two](/three)\n\nRead [what", 28, "this link must begin with https://"),
         ("Read [what", "[a](javascript:alert(1))\n[what", 27, "this link must begin with https://"),
         ("## What", "{# a\nb #}\n\n[a](b)\n\n## What", 28, "this link must begin with https://"),

@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,15 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from worker import preflight, settings, workspace
+from worker.content.appeals import AppealErrors
 from worker.content.checks import clients, colours, css, hrefs, table
 from worker.content.checks.findings import Finding, Rule, Severity, errors, merged
 from worker.content.checks.letters import Letter
 from worker.content.editions import Edition, Special
+from worker.content.enclosures import Enclosed
 from worker.errors import Refused, WrongUse
 from worker.readers import Trial
 from worker.sealing import Person
@@ -300,6 +304,22 @@ def test_a_fault_of_the_settings_is_named(well: Edition) -> None:
         assert names(list(preflight.examine(Trial(edition)))) == {name}
 
 
+def test_what_a_mail_carries_beside_its_text_is_looked_at(well: Edition) -> None:
+    """Pictures that were made smaller, that a server would hand out, and more than a poor line can take."""
+    made = io.BytesIO()
+    Image.effect_noise((1200, 800), 100).convert("RGB").save(made, "PNG")
+    enclosed = Enclosed.read({"images/a.png": made.getvalue(), "attachments/b.pdf": b"%PDF"})
+    text = well.appeal["en.md"].replace("---\n", "---\nattachments: [attachments/b.pdf]\n", 1)
+    appeal = {"en.md": f"{text}\n\n![A crowd](images/a.png)\n"}
+    edition = replace(well, appeal=appeal, enclosed=enclosed)
+    assert names(list(preflight.examine(Trial(edition)))) == {"images.resized", "images.heavy"}
+    linked = {"en.md": appeal["en.md"].replace("---\n", "---\nimages: linked\n", 1)}
+    found = names(list(preflight.examine(Trial(replace(edition, appeal=linked)))))
+    assert found == {"images.resized", "images.remote"}
+    with pytest.raises(AppealErrors, match=r"there is no images/a\.png"):
+        Trial(replace(edition, enclosed=Enclosed()))
+
+
 def test_an_opt_out_link_to_this_machine_is_a_note(well: Edition) -> None:
     """A try is no fault; nor is it what anybody else should get."""
     edition = replace(well, open=replace(well.open, base_url="http://127.0.0.1:8080"))
@@ -353,6 +373,7 @@ def test_every_rule_has_a_fault_that_it_finds() -> None:
     tables = (IN_THE_APPEAL, IN_THE_LOOK, ON_THE_WIRE)
     planted = {name for rows in tables for row in rows for name in row[-1]}
     elsewhere = {"appeal.source", "fields.lacking", "fields.unfillable", "links.local", "css.lost"}
+    elsewhere |= {"images.resized", "images.heavy"}  # which want files
     elsewhere |= {"special.field", "special.list"}  # which an operator has to mark first
     settings_own = {"headers.no-reply", "discreet.host", "discreet.tells", "parts.privacy", "parts.sender"}
     assert {rule.name for rule in table.OWN} - planted - elsewhere - settings_own == set()

@@ -101,7 +101,9 @@ def test_a_picture_on_its_own_line_is_a_figure(body: str, caption: str, text: in
     drawn: list[tuple[str, Mapping[str, str]]] = []
     document = Document(f"{body}\n\nNo ![figure](b.jpg).")
     html = document.html(lambda name, facts: drawn.append((name, facts)) or "FIGURE")
-    assert drawn == [("figure", {"text": '<img src="a.jpg" alt="A march" />', "caption": caption})]
+    assert drawn == [
+        ("figure", {"text": '<img src="a.jpg" alt="A march" width="1" height="1" />', "caption": caption})
+    ]
     assert html.startswith("FIGURE")
     lines = document.text(72, {}).partition("\n\n")[0].split("\n")
     assert len(lines) == text

@@ -149,4 +149,5 @@ def test_known_marks() -> None:
         "xgjhrmtq7piakjcmptsi3pqje7ehdkyb",
         "56j2uet25trqr7vklhy3nripb5a4zpny",
         "4lpocdqxbpmt25kzdd43v4lewimiytt7",
+        "al5xrxlspdioow6fjqjxcd7nyrviengk",
     ]

@@ -5,11 +5,13 @@ Refuses: reading files or settings (the edge hands them in), and sending the ope
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from email.utils import formatdate
 
-from worker.content.appeals import parse
+from worker.content import headers
+from worker.content.appeals import Appeal, AppealErrors, Finding, parse
+from worker.content.enclosures import Enclosed, Enclosures
 from worker.content.messages import Composer, Envelope, Identity
 from worker.content.rendering import Look, Organisation, PlainContent, Renderer
 from worker.post.parcels import Parcel
@@ -22,6 +24,8 @@ OPT_OUT_PATH = "/o/"
 COPY_PATH = "/c/"
 #: Where links lead that are counted.
 VISIT_PATH = "/v/"
+#: Where pictures lie that are not in the mail itself.
+PICTURE_PATH = "/i/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Edition:
     open: Form
     discreet: Form | None  #: None: discreet people are not written to
     special: Special = Special()
+    enclosed: Enclosed = field(default_factory=Enclosed)  #: pictures and files that the appeal names
     waived: tuple[str, ...] = ()  #: names of the errors found in it that an operator sends it in spite of
 
     def to_json(self) -> str:
@@ -69,6 +74,7 @@ class Edition:
             open=_form(facts["open"]),
             discreet=_form(facts["discreet"]) if facts["discreet"] else None,
             special=Special(**{name: tuple(each) for name, each in facts.get("special", {}).items()}),
+            enclosed=Enclosed.from_facts(facts["enclosed"]),
             waived=tuple(facts.get("waived", ())),
         )
 
@@ -77,10 +83,30 @@ class Edition:
         campaign_ref: str = "c0",
         counted: Callable[[str, bool, int], str] | None = None,
         copied: Callable[[str], str] | None = None,
+        placed: Callable[[str, bool, str], tuple[str, int, int]] | None = None,
     ) -> Renderer:
         """Parse the appeal and put it into the look; AppealErrors lists what is wrong in it."""
         appeal = parse(self.slug, self.appeal, self.organisation.languages.split())
-        return Renderer(appeal, Look(self.look), self.organisation, campaign_ref, counted, copied)
+        if missing := list(self._missing(appeal)):
+            raise AppealErrors(self.slug, missing)
+        look = Look(self.look)
+        return Renderer(appeal, look, self.organisation, campaign_ref, counted, copied, placed)
+
+    def within(self, _language: str, _discreet: bool, path: str) -> tuple[str, int, int]:  # noqa: FBT001 - a fact about the form
+        """Return a picture as a part of the page itself (RFC 2397), for a copy that loads nothing."""
+        picture = self.enclosed.pictures[path]
+        return f"data:{picture.kind};base64,{picture.encoded}", picture.width, picture.height
+
+    def _missing(self, appeal: Appeal) -> Iterator[Finding]:
+        """Find the files that a version names and that are not in the appeal's folder."""
+        there = {*self.enclosed.pictures, *self.enclosed.attachments}
+        for language, version in appeal.languages.items():
+            name = f"{language}.md"
+            lines = self.appeal[name].splitlines()
+            for path in (*version.pictures, *version.attachments):
+                if path not in there:
+                    line = next((number for number, line in enumerate(lines, 1) if path in line), 1)
+                    yield Finding(name, line, f"there is no {path} in the appeal's folder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +153,16 @@ class Printer:
 
         `campaign` is its id; 0 is for mails to look at, whose links lead straight to their targets.
         """
-        reference = f"c{campaign}"  # in Feedback-ID and in source codes; it names nobody
-        self._campaign = campaign
-        self._renderer = edition.renderer(reference, self._counted if campaign else None, self._copied)
-        self._marks = marks
+        self._reference = f"c{campaign}"  # in Feedback-ID and in source codes; it names nobody
+        self._campaign, self._marks, self._enclosed = campaign, marks, edition.enclosed
+        counted = self._counted if campaign else None
+        self._renderer = edition.renderer(self._reference, counted, self._copied, self._placed)
         self._forms = {
-            discreet: (form, Composer(form.identity, reference))
+            discreet: form
             for discreet, form in ((False, edition.open), (True, edition.discreet))
             if form is not None
         }
+        self._composers: dict[tuple[str, bool], Composer] = {}
         self._dates = _Dates()
 
     def parcel(self, delivery_id: int, person: Person, now: float) -> Parcel | None:
@@ -143,10 +170,9 @@ class Printer:
 
         The same delivery always has the same Message-ID, return path and links (RFC 5322 section 3.6.4).
         """
-        found = self._forms.get(person.discreet)
-        if found is None:
+        form = self._forms.get(person.discreet)
+        if form is None:
             return None
-        form, composer = found
         opt_out = self._marks.mark(Purpose.OPT_OUT, delivery_id)
         envelope = Envelope(
             recipient=person.address,
@@ -159,6 +185,7 @@ class Printer:
         content = self._renderer.render(
             person.language, person.discreet, values(person, envelope.opt_out_url)
         )
+        composer = self._composer(content.language, person.discreet)
         return Parcel(
             id=delivery_id,
             sender=composer.return_path(envelope),
@@ -171,13 +198,47 @@ class Printer:
     def _counted(self, language: str, discreet: bool, link: int) -> str:  # noqa: FBT001 - a fact about the form
         """Return the link of ours that counts a link; the same for every reader of this form."""
         visit = Visit(self._campaign, self._renderer.languages.index(language), discreet, link)
-        base_url = self._forms[discreet][0].base_url
-        return f"{base_url}{VISIT_PATH}{self._marks.mark(Purpose.VISIT, visit.packed())}"
+        return (
+            f"{self._forms[discreet].base_url}{VISIT_PATH}{self._marks.mark(Purpose.VISIT, visit.packed())}"
+        )
+
+    def _placed(self, language: str, discreet: bool, path: str) -> tuple[str, int, int]:  # noqa: FBT001 - a fact about the form
+        """Tell where a picture is: in the mail, or on our pages, the same for every reader."""
+        picture, form = self._enclosed.pictures[path], self._forms[discreet]
+        if self._linked(language):
+            number = self._campaign << 16 | [*self._enclosed.pictures].index(path)
+            source = f"{form.base_url}{PICTURE_PATH}{self._marks.mark(Purpose.PICTURE, number)}"
+        else:
+            source = f"cid:{self._content_id(path, form)}"
+        return source, picture.width, picture.height
+
+    def _linked(self, language: str) -> bool:
+        """Tell whether pictures lie on our pages; those of a mail to look at have no campaign to lie in."""
+        return bool(self._campaign) and self._renderer.version(language).linked_images
+
+    def _content_id(self, path: str, form: Form) -> str:
+        return f"image{[*self._enclosed.pictures].index(path) + 1}@{form.identity.domain}"
+
+    def _composer(self, language: str, discreet: bool) -> Composer:  # noqa: FBT001 - a fact about the form
+        """Return what makes the mails of one version in one form; made once."""
+        if (language, discreet) not in self._composers:
+            version, form = self._renderer.version(language), self._forms[discreet]
+            inside = () if self._linked(language) else version.pictures
+            enclosures = Enclosures(
+                [(self._content_id(path, form), self._enclosed.pictures[path]) for path in inside],
+                [self._enclosed.attachments[path] for path in version.attachments],
+            )
+            own = {} if discreet else version.headers
+            further = "".join(f"{headers.text(name, value)}\r\n" for name, value in own.items())
+            self._composers[language, discreet] = Composer(
+                form.identity, self._reference, enclosures, further
+            )
+        return self._composers[language, discreet]
 
     def _copied(self, language: str) -> str:
         """Return where the copy in a language is: the same for every reader, and not to be guessed."""
         copy = Copy(self._campaign, self._renderer.languages.index(language))
-        return f"{self._forms[False][0].base_url}{COPY_PATH}{self._marks.mark(Purpose.COPY, copy.packed())}"
+        return f"{self._forms[False].base_url}{COPY_PATH}{self._marks.mark(Purpose.COPY, copy.packed())}"
 
     @property
     def fields(self) -> frozenset[str]:

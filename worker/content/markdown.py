@@ -2,15 +2,17 @@
 
 Jinja in the body is hidden by the caller (`expressions.Holes`), so a body here is words and Markdown only.
 How buttons, warnings and quotations look is the look's own; they are drawn by whoever asks for the HTML.
-Refuses: HTML in Markdown (shown as text, and a fault), pictures, and a first-level heading, which is the
-mail's own headline.
+Refuses: HTML in Markdown (shown as text, and a fault), pictures in mid-sentence, and a first-level heading,
+which is the mail's own headline.
 """
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
@@ -24,6 +26,8 @@ from worker.content.plaintext import write
 
 #: Draws a block of the look: its name and facts into HTML. The body of a block comes as HTML, a label plain.
 Draw = Callable[[str, Mapping[str, str]], str]
+#: Tells where a picture is, and its width and height in CSS pixels, from its path.
+Placing: TypeAlias = Callable[[str], tuple[str, int, int]]
 
 _NO_STATEMENTS: Final = re.compile(r"(?!)")
 #: Blocks that a line of statements ends, as it would if it were HTML.
@@ -69,6 +73,23 @@ def _parser(statements: re.Pattern[str]) -> MarkdownIt:
     return parser
 
 
+def _as_written(path: str) -> tuple[str, int, int]:
+    return path, 1, 1
+
+
+def _figures(tokens: Sequence[Token], placed: Placing) -> Iterator[Token]:
+    """Put the picture of every figure where it is, and yield it."""
+    for opening, inline in pairwise(tokens):
+        if opening.type != f"{furniture.FIGURE}_open" or not inline.children:
+            continue
+        image = inline.children[0]
+        path = unquote(str(image.attrs["src"]))
+        source, width, height = placed(path)
+        image.meta["path"] = path
+        image.attrs |= {"src": source, "width": width, "height": height}
+        yield image
+
+
 class Document:
     """One body, parsed."""
 
@@ -77,10 +98,19 @@ class Document:
         source: str,
         statements: re.Pattern[str] = _NO_STATEMENTS,
         links: Mapping[str, str] = MappingProxyType({}),
+        placed: Placing = _as_written,
     ) -> None:
-        """Take the Markdown, what a line of hidden statements looks like, and links to put for others."""
+        """Take the Markdown, what a line of hidden statements looks like, and what else to put.
+
+        Args:
+            source: the Markdown, Jinja hidden in it.
+            statements: what a line of hidden statements looks like.
+            links: what to put for links.
+            placed: tells where a picture is, and its width and height in CSS pixels, from its path.
+        """
         self._parser = _parser(statements)
         self._tokens = furniture.arrange(self._parser.parse(source))
+        self._alone = list(_figures(self._tokens, placed))
         for _, token in self._lined():
             if token.type == "link_open":
                 href = str(token.attrs["href"])
@@ -95,8 +125,10 @@ class Document:
         for line, token in self._lined():
             if token.type in {"html_inline", "html_block"}:
                 yield line, f"HTML is not read here, only Markdown: {token.content.strip()[:40]}"
-            elif token.type == "image":
-                yield line, "pictures are not supported: one from a server would tell it who reads"
+            elif token.type == "image" and token not in self._alone:
+                yield line, "a picture stands on a line of its own, with its caption on the next"
+            elif token.type == "image" and "title" in token.attrs:
+                yield line, "a caption stands on the line below its picture, without quotes"
             elif token.type == "heading_open":
                 yield from ((line, fault) for fault in _heading_faults(int(token.tag[1]), level))
                 level = int(token.tag[1])
@@ -106,6 +138,12 @@ class Document:
         for line, token in self._lined():
             if token.type == "link_open":
                 yield line, str(token.attrs["href"])
+
+    def pictures(self) -> Iterator[tuple[int, str, str]]:
+        """Yield the line (from 1), path as written, and alternative text of every picture."""
+        for line, token in self._lined():
+            if token.type == "image":
+                yield line, str(token.meta.get("path", token.attrs["src"])), token.content
 
     def html(self, draw: Draw) -> str:
         """Write the body as HTML."""

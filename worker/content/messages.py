@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from worker.addresses import Address
 from worker.content import headers
+from worker.content.enclosures import NOTHING, Enclosures
 from worker.post.parcels import Wire
 
 if TYPE_CHECKING:
@@ -34,21 +35,13 @@ _REFERENCE: Final = re.compile(r"[A-Za-z0-9._-]{1,40}")
 #: How many different subjects and senders are kept ready.
 _READY: Final = 64
 
-_PARTS: Final = (
-    f'Content-Type: multipart/alternative; boundary="{_BOUNDARY}"\r\n'
-    "\r\n"
+_TEXT: Final = (
     f"--{_BOUNDARY}\r\n"
     "Content-Type: text/plain; charset=utf-8\r\n"
     "Content-Transfer-Encoding: quoted-printable\r\n"
     "\r\n"
 )
-_BETWEEN: Final = Wire(
-    f"\r\n--{_BOUNDARY}\r\n"
-    "Content-Type: text/html; charset=utf-8\r\n"
-    "Content-Transfer-Encoding: quoted-printable\r\n"
-    "\r\n".encode("ascii")
-)
-_END: Final = Wire(f"\r\n--{_BOUNDARY}--\r\n".encode("ascii"))
+_HTML: Final = "Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +88,16 @@ class Envelope:
 class Composer:
     """Makes the mails of one campaign in one form."""
 
-    def __init__(self, identity: Identity, campaign_ref: str) -> None:
+    def __init__(
+        self, identity: Identity, campaign_ref: str, enclosures: Enclosures = NOTHING, further: str = ""
+    ) -> None:
         """Prepare what all its mails share.
 
         Args:
             identity: under which names.
             campaign_ref: what tells campaigns apart in Feedback-ID; opaque, letters, digits, `.`, `_`, `-`.
+            enclosures: pictures and attachments.
+            further: header fields of the appeal's own (headers.own), each with its CRLF.
 
         Raises:
             UnfitHeader: a value cannot stand in a header.
@@ -121,10 +118,12 @@ class Composer:
                 f"Feedback-ID: {campaign_ref}:{identity.feedback_id}",
                 "Precedence: bulk",
                 "X-Auto-Response-Suppress: OOF, AutoReply",
-                "MIME-Version: 1.0",
-                _PARTS,
+                f"{further}MIME-Version: 1.0",
+                enclosures.opening(_BOUNDARY) + _TEXT,
             ]
         )
+        self._between = _wire(f"\r\n--{_BOUNDARY}\r\n{enclosures.before_html}{_HTML}")
+        self._end = _wire(f"{enclosures.after_html}\r\n--{_BOUNDARY}--\r\n{enclosures.closing}")
 
     def compose(self, content: "Content", envelope: Envelope, date: str) -> bytes:
         """Return the whole message: CRLF, 7bit (UTF-8 in To where the address needs SMTPUTF8).
@@ -153,13 +152,21 @@ class Composer:
         octets = head.encode()
         proved = Wire.proved(octets)
         if proved is None:  # UTF-8 for SMTPUTF8: the relay judges the whole
-            return b"".join((octets, content.text, _BETWEEN, content.html, _END))
-        return Wire.joined((proved, content.text, _BETWEEN, content.html, _END))
+            return b"".join((octets, content.text, self._between, content.html, self._end))
+        return Wire.joined((proved, content.text, self._between, content.html, self._end))
 
     def return_path(self, envelope: Envelope) -> str:
         """Return the envelope sender: an address for this one delivery's bounces (VERP)."""
         _matched(_MARK, "the return path", envelope.bounce_mark)
         return f"b+{envelope.bounce_mark}{self._bounces}"
+
+
+def _wire(text: str) -> Wire:
+    """Prove what all mails share, once."""
+    proved = Wire.proved(text.encode("ascii"))
+    if proved is None:
+        raise headers.UnfitHeader("an enclosure", "is not of the form it has to have")
+    return proved
 
 
 def _sender(address: str, name: str) -> str:

@@ -112,6 +112,8 @@ class _Writer:
     def _inline(self, node: SyntaxTreeNode) -> str:
         if node.type == "link":
             return self._link(node)
+        if node.type == "image":
+            return f"[{node.content}]"
         if node.type in {"softbreak", "hardbreak"}:
             return " " if node.type == "softbreak" else "\n"
         return "".join(map(self._inline, node.children)) if node.children else node.content

@@ -14,8 +14,10 @@ from jinja2 import TemplateError
 from worker.content import expressions
 from worker.content.appeals import Appeal
 from worker.content.look import Look, Press
+from worker.content.markdown import Placing
 from worker.content.sandbox import LANGUAGE
 from worker.content.sheets import Organisation, Sheet, lay_out
+from worker.content.versions import Version
 from worker.content.ways import targets, ways
 from worker.content.weaving import HtmlWeaver, LineWeaver, TextWeaver
 from worker.errors import Refused
@@ -85,8 +87,9 @@ class Renderer:
         campaign: str = "c0",
         counted: Callable[[str, bool, int], str] | None = None,
         copied: Callable[[str], str] | None = None,
+        placed: Callable[[str, bool, str], tuple[str, int, int]] | None = None,
     ) -> None:
-        """Take the appeal, the look, who asks, and what the links of this campaign need.
+        """Take the appeal, the look, who asks, and what the links and pictures of this campaign need.
 
         Args:
             appeal: what is said.
@@ -96,6 +99,8 @@ class Renderer:
             counted: makes the link of ours that counts a link, from language, form (discreet or not) and
                 number; None where none is to be counted.
             copied: returns where the copy in a language is on the web; None where there is none.
+            placed: tells where a picture is, and its width and height, from language, form and path; None
+                where nobody will look.
 
         Raises:
             LookError: the look is not whole.
@@ -107,7 +112,7 @@ class Renderer:
         for language in appeal.languages:
             self._press.words(language)
         self._organisation, self._campaign = organisation, campaign
-        self._counted, self._copied = counted, copied
+        self._counted, self._copied, self._placed = counted, copied, placed
         self._forms: dict[tuple[str, bool], _Form] = {}
 
     @cached_property
@@ -162,6 +167,10 @@ class Renderer:
         """The appeal's languages, in alphabetical order."""
         return sorted(self._appeal.languages)
 
+    def version(self, language: str) -> Version:
+        """Return what the appeal says in one of its languages."""
+        return self._appeal.languages[language]
+
     def targets(self, language: str, *, discreet: bool) -> Sequence[str]:
         """Return where the links of one of the appeal's languages lead, in the order of their numbers."""
         return list(targets(self._appeal.languages[language], self._campaign, discreet=discreet).values())
@@ -177,7 +186,8 @@ class Renderer:
         version = self._appeal.languages[language]
         if not version.view_in_browser:
             raise LookupError(language)
-        there = replace(ways(version, self._campaign, None, discreet=False), on_web=True)
+        there = ways(version, self._campaign, None, self._placing(language, discreet=False), discreet=False)
+        there = replace(there, on_web=True)
         sheet = lay_out(self._press, self._organisation, language, version, there, discreet=False)
         try:
             # An author's own opt-out link leads nowhere.
@@ -185,17 +195,26 @@ class Renderer:
         except _FAULTS as error:
             raise _unfillable(error) from None
 
+    def _placing(self, language: str, *, discreet: bool) -> Placing:
+        return partial(self._placed, language, discreet) if self._placed else _nowhere
+
     def _form(self, language: str, discreet: bool) -> "_Form":  # noqa: FBT001 - a fact about the person
         chosen = self._appeal.language_for(language)
         if (chosen, discreet) not in self._forms:
             version = self._appeal.languages[chosen]
             counted = partial(self._counted, chosen, discreet) if self._counted else None
-            there = ways(version, self._campaign, counted, discreet=discreet)
+            placed = self._placing(chosen, discreet=discreet)
+            there = ways(version, self._campaign, counted, placed, discreet=discreet)
             if self._copied and version.view_in_browser and not discreet:
                 there = replace(there, copy=self._copied(chosen))
             sheet = lay_out(self._press, self._organisation, chosen, version, there, discreet=discreet)
             self._forms[chosen, discreet] = _Form(sheet)
         return self._forms[chosen, discreet]
+
+
+def _nowhere(path: str) -> tuple[str, int, int]:
+    """Stand in for a picture's place where only words are asked for."""
+    return path, 1, 1
 
 
 class _Form:

@@ -173,7 +173,7 @@ class _Draft:
     def _body(self) -> Document:
         hide = self._holes.hide
         hidden = {hide(link): hide(other) for link, other in self._ways.put.items()}
-        return Document(hide(self._version.body), self._holes.statements, hidden)
+        return Document(hide(self._version.body), self._holes.statements, hidden, self._ways.placed)
 
     def _draw(self, name: str, facts: Mapping[str, str]) -> str:
         """Let the look draw a block of the body."""

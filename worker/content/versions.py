@@ -3,6 +3,7 @@
 Refuses: keys it does not know, links that are not https or mailto, and a discreet form that tells.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote
 
-from worker.content import expressions, frontmatter, links, sources
+from worker.content import additions, expressions, frontmatter, links, sources
 from worker.content.expressions import Holes
 from worker.content.frontmatter import Note, Section
 from worker.content.locales import is_currency
@@ -126,6 +127,14 @@ class Version:
     count_links: bool
     #: whether the open form links to a copy on the web
     view_in_browser: bool
+    #: whether pictures lie on our pages, and not in the mail itself
+    linked_images: bool
+    #: pictures in the body, by their path in the appeal's folder, in their order
+    pictures: tuple[str, ...]
+    #: files that go along, by their path in the appeal's folder
+    attachments: tuple[str, ...]
+    #: header fields of its own; the discreet form has none
+    headers: Mapping[str, str]
     #: words that must not be seen from outside the discreet form
     telling_words: tuple[str, ...]
     #: Markdown
@@ -162,6 +171,7 @@ class _Reader:
     def __init__(self, note: Note) -> None:
         self._note = note
         self._links: list[tuple[int, str]] = []
+        self._pictures: list[str] = []
         self._shared_to: tuple[str, ...] = ()
 
     def version(self, top: Section, body: str, line: int) -> Version:
@@ -184,6 +194,10 @@ class _Reader:
             topics=self._topics(top),
             count_links=top.flag("count_links"),
             view_in_browser=top.flag("view_in_browser"),
+            linked_images=self._images(top) == "linked",
+            pictures=tuple(dict.fromkeys(self._pictures)),
+            attachments=self._attachments(top, telling_words),
+            headers=MappingProxyType(self._headers(top)),
             telling_words=telling_words,
             body=body,
         )
@@ -267,6 +281,34 @@ class _Reader:
         return named or tuple(NETWORKS)
 
     @staticmethod
+    def _images(top: Section) -> str:
+        how = top.text("images", most=20) or "embedded"
+        if how not in {"embedded", "linked"}:
+            top.tell("images", '"images" is either embedded or linked')
+        return how
+
+    @staticmethod
+    def _attachments(top: Section, telling_words: tuple[str, ...]) -> tuple[str, ...]:
+        named = top.texts("attachments", most=150)
+        for path in named:
+            if word := telling(path, telling_words):
+                top.tell("attachments", f'"{path}" tells "{word}", and goes with the discreet form too')
+        for fault in itertools.chain.from_iterable(map(additions.attachment_faults, named)):
+            top.tell("attachments", fault)
+        return named
+
+    def _headers(self, top: Section) -> dict[str, str]:
+        """Read header fields of the appeal's own, the same for everybody."""
+        said = {}
+        for name, value, line in top.pairs("headers", most=500):
+            for fault in additions.header_faults(name, value):
+                self._note(line, fault)
+            if not expressions.plain(value):
+                self._note(line, f'"{name}" must be the same for everyone: no braces here')
+            said[name] = value
+        return said
+
+    @staticmethod
     def _topics(top: Section) -> tuple[str, ...]:
         """Read the topics that readers may have said no to."""
         named = top.texts("topics", most=64)
@@ -336,6 +378,10 @@ class _Reader:
         document = Document(holes.hide(body), holes.statements)
         for line, message in document.faults():
             self._note(start + line - 1, message)
+        for line, path, alt in document.pictures():
+            if wrong := _picture_fault(holes.restore(path), alt):
+                self._note(start + line - 1, wrong)
+            self._pictures.append(path)
         for line, hidden in document.links():
             self._met(start + line - 1, "this link", holes.restore(hidden))
 
@@ -344,6 +390,12 @@ class _Reader:
             self._note(line, f"{name} {fault}: {link[:80]}")
         else:
             self._links.append((line, links.normal(link)))
+
+
+def _picture_fault(path: str, alt: str) -> str:
+    if not additions.is_file(path, additions.PICTURES):
+        return f"{path[:80]} must be a file of the appeal's own, as in {additions.PICTURES}clinic.jpg"
+    return "" if alt.strip() else f"{path} says nothing to who cannot see it: ![what it shows]({path})"
 
 
 def telling(text: str, words: tuple[str, ...]) -> str | None:

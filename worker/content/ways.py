@@ -1,4 +1,4 @@
-"""Where the links of a mail lead: to their targets, with source codes, or by a page of ours that counts them.
+"""Where the pictures of a mail are, and its links lead: to their targets, or by a page of ours that counts.
 
 Owns the numbers of links (actions first, then the body, each once) and which of them can be counted. Refuses:
 to count a link that differs from reader to reader, and to let anything in a link tell readers apart.
@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from worker.content import expressions, links, sources
 from worker.content.expressions import Holes
-from worker.content.markdown import Document
+from worker.content.markdown import Document, Placing
 from worker.content.sources import Source
 from worker.content.versions import Version
 
@@ -28,6 +28,8 @@ class Ways:
     put: Mapping[str, str]
     #: what marks the links of ready posts
     source: Source | None
+    #: where pictures are
+    placed: Placing
     #: where its copy on the web is; "" for none
     copy: str = ""
     #: whether this is that copy, which is nobody's: without any link of one reader's
@@ -53,7 +55,9 @@ def targets(version: Version, campaign: str, *, discreet: bool) -> Mapping[str, 
     return {link: instead.get(link, link) for link in written}
 
 
-def ways(version: Version, campaign: str, counted: Counted | None, *, discreet: bool) -> Ways:
+def ways(
+    version: Version, campaign: str, counted: Counted | None, placed: Placing, *, discreet: bool
+) -> Ways:
     """Return what to put for each link; `counted` is asked only if the version wants its links counted."""
     put = targets(version, campaign, discreet=discreet)
     if counted is not None and version.count_links:
@@ -61,7 +65,7 @@ def ways(version: Version, campaign: str, counted: Counted | None, *, discreet: 
             link: counted(number) if _countable(number, target) else target
             for number, (link, target) in enumerate(put.items(), 1)
         }
-    return Ways(put, sources.read(version.source, campaign))
+    return Ways(put, sources.read(version.source, campaign), placed)
 
 
 def _countable(number: int, target: str) -> bool:

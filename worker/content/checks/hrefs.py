@@ -89,9 +89,21 @@ REMOTE: Final = Rule(
     "a picture from a server, which is told who opens the mail",
     "Leave it out: nothing may watch the reader.",
 )
+RESIZED: Final = Rule(
+    "images.resized",
+    Severity.WARNING,
+    "a picture larger than a mail can show, which leaves smaller",
+    "Nothing, if it looks well; else save it 1056 pixels wide.",
+)
+HEAVY: Final = Rule(
+    "images.heavy",
+    Severity.WARNING,
+    "pictures and attachments over 500 KB, a wait on a poor line and a cost to some",
+    "Use fewer or smaller ones, or link to them.",
+)
 RULES: Final = (
     *(SYNTAX, SCHEME, PLACEHOLDER, SHORTENER, DISGUISED, EMPTY, VAGUE, PERSONAL, DUPLICATE, LOCAL),
-    *(ALT, SIZE, REMOTE),
+    *(ALT, SIZE, REMOTE, RESIZED, HEAVY),
 )
 
 #: Hosts that only lead elsewhere. As known on 2026-11-22.
@@ -113,6 +125,8 @@ _STAND_IN: Final = re.compile(r"[/=.?&](?:todo|tbc|tbd|xxx+|changeme|(?:your|ins
 _ADDRESS: Final = re.compile(r"(?:https?://)?((?:[a-z0-9-]+\.)+[a-z]{2,})(?:[/:?#]\S*)?", re.IGNORECASE)
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9_-]{1,63}\.)+[a-z][a-z0-9-]*", re.IGNORECASE)
 _SHARES: Final = tuple(each.pattern.partition("{")[0] for each in NETWORKS.values())
+#: Octets, as they leave.
+_HEAVY: Final = 500_000
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _VAGUE: Final = frozenset(
     {"click here", "click", "here", "link", "more", "read more", "this", "this link", "go", "learn more"}
@@ -234,6 +248,17 @@ def pictures(letter: Letter) -> Iterator[Finding]:
             yield SIZE.found(f"the picture {_shown(source)} has no width and height", "HTML")
         if source.lower().startswith(("http:", "https:", "//")):
             yield REMOTE.found(f"the picture {_shown(source)} is loaded from a server", "HTML")
+    enclosed, version = letter.edition.enclosed, letter.version
+    for path in version.pictures:
+        if version.linked_images:  # in a mail to look at they are embedded
+            yield REMOTE.found(f"the picture {path} is loaded from your pages", "HTML")
+        if (picture := enclosed.pictures[path]).resized:
+            sizes = [f"{width} x {height}" for width, height in (picture.was, picture.has)]
+            yield RESIZED.found(f"{path} has {sizes[0]} pixels and leaves with {sizes[1]}", "HTML")
+    octets = sum(len(enclosed.attachments[path].encoded) for path in version.attachments)
+    octets += sum(len(enclosed.pictures[path].encoded) for path in version.pictures)
+    if octets > _HEAVY and not version.linked_images:
+        yield HEAVY.found(f"they are {octets // 1000:,} KB in base64", "mail")
 
 
 def is_share(link: Link) -> bool:
