@@ -47,7 +47,7 @@ def examine(trial: Trial) -> Sequence[Finding]:
             lacked = trial.needed(form)
             made.append(_letter(trial, form, None))
             if trial.fields:
-                made.append(_letter(trial, form, dict.fromkeys(lacked, "x")))
+                made.append(_letter(trial, form, trial.invented(form, lacked)))
         except UnfillableError as error:
             found.append(Finding(table.UNFILLABLE, str(error), "appeal", (str(form),)))
         else:

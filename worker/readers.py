@@ -7,7 +7,7 @@ a key thrown away.
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from worker.addresses import Address
 from worker.content.appeals import Appeal, parse
 from worker.content.editions import Edition, Printer
 from worker.content.expressions import RESERVED
-from worker.content.rendering import PlainContent
+from worker.content.rendering import PlainContent, UnfillableError
 from worker.content.weaving import MissingField
 from worker.errors import Refused
 from worker.feedback import TEST
@@ -28,6 +28,9 @@ _ADDRESS = addresses.parse("sam@example.org")
 _NAMES = {"name": "Sam Example", "first_name": "Sam", "last_name": "Example"}
 _NO_NAMES = "discreet mail has no names to leave under"
 _NAME_THEM = "Set the [discreet] table in tocsin.toml."
+#: What an invented reader's fields hold: the first of these that the appeal's expressions can be tried on.
+#: That only a name in brackets fails one (a part of a date, a division) says nothing against the appeal.
+_SAMPLES = ("[{field}]", "2026-11-30", "3")
 #: Stands for the opt-out link where only the text is looked at.
 _LINK = "https://example.org/o/preview"
 
@@ -56,6 +59,7 @@ class Trial:
         self.edition = edition
         self.appeal: Appeal = parse(edition.slug, edition.appeal, edition.organisation.languages.split())
         self._printer = Printer(edition, marks or Keyring.generate(secrets.token_bytes).marks())
+        self._samples: dict[Form, str] = {}
 
     @cached_property
     def fields(self) -> frozenset[str]:
@@ -80,8 +84,25 @@ class Trial:
     def reader(self, form: Form, fields: Mapping[str, str] | None = None, to: Address = _ADDRESS) -> Person:
         """Invent a reader of a form; by default one of whom every field is known."""
         if fields is None:
-            fields = {field: _invented(field) for field in self.fields | _NAMES.keys()}
+            fields = self.invented(form, self.fields | _NAMES.keys())
         return Person(to, fields, form.language, form.discreet)
+
+    def invented(self, form: Form, fields: Iterable[str]) -> dict[str, str]:
+        """Invent what these fields of a form's reader hold."""
+        return _invented(fields, self._sample(form))
+
+    def _sample(self, form: Form) -> str:
+        """Return the first sample that the form's expressions take; the very first where none does."""
+        if form not in self._samples:
+            self._samples[form] = next((one for one in _SAMPLES if self._takes(form, one)), _SAMPLES[0])
+        return self._samples[form]
+
+    def _takes(self, form: Form, sample: str) -> bool:
+        try:
+            self.shown(form, _invented(self.fields | _NAMES.keys(), sample))
+        except (MissingField, UnfillableError):
+            return False
+        return True
 
     def parcel(self, form: Form, fields: Mapping[str, str] | None = None, to: Address = _ADDRESS) -> Parcel:
         """Make the whole mail of a form, from the appeal to the bytes on the wire."""
@@ -120,10 +141,19 @@ class Trial:
             except MissingField as lacking:
                 if lacking.field in given:  # cannot be; but a loop without an end would be worse
                     raise
-                given[lacking.field] = _invented(lacking.field)
+                if lacking.field not in self.fields:
+                    raise _no_field(lacking) from None
+                given |= self.invented(form, [lacking.field])
             else:
                 return frozenset(given)
 
 
-def _invented(field: str) -> str:
-    return _NAMES.get(field, f"[{field}]")
+def _invented(fields: Iterable[str], sample: str) -> dict[str, str]:
+    return {field: _NAMES.get(field, sample.format(field=field)) for field in fields}
+
+
+def _no_field(lacking: MissingField) -> UnfillableError:
+    return UnfillableError(
+        f"an expression asks for {lacking.field} of a value that has none, as in a list that is too short",
+        remedy="try the expressions in its {{ }} and {% %} with a preview",
+    )

@@ -445,6 +445,23 @@ def test_an_expression_that_fails_is_a_finding(well: Edition) -> None:
 
 
 @pytest.mark.parametrize(
+    ("expression", "stops"),
+    [
+        ("{{ years.split('-')[1] }}", False),
+        ("{{ 100 // (age | int) }}", False),
+        ("{{ age + 1 }}", True),
+        ("{{ first_name.split('-')[5] }}", True),
+    ],
+)
+def test_an_expression_must_fail_on_more_than_one_invention(
+    well: Edition, expression: str, *, stops: bool
+) -> None:
+    """What only a made-up name in brackets fails stops nobody; what nothing can fill in is a finding."""
+    edition = replace(well, appeal=edited(well.appeal, "en.md", "They decide", f"{expression} They decide"))
+    assert ("fields.unfillable" in names(list(preflight.examine(Trial(edition))))) is stops
+
+
+@pytest.mark.parametrize(
     ("value", "colour"),
     [
         ("#fff", (255, 255, 255)),
