@@ -19,6 +19,8 @@ from worker.errors import WrongUse
 #: Octets of one attachment; with base64 and the rest, most relays take 10 MB.
 MOST_BYTES: Final = 5_000_000
 _LINE: Final = 76
+#: Octets of a name in one line of its header: a long one in another script would pass the 998 of RFC 5322.
+_PIECE: Final = 60
 _RELATED, _MIXED = "=_inside", "=_with"
 
 
@@ -136,10 +138,18 @@ NOTHING: Final = Enclosures()
 
 
 def _filename(name: str) -> str:
-    """Return the parameter (RFC 2183 2.3); another script goes by RFC 2231."""
+    """Return the parameter (RFC 2183 2.3); another script goes by RFC 2231, in pieces that lines can hold."""
     if name.isascii():
         return f'filename="{name}"'
-    return f"filename*=utf-8''{quote(name, safe='')}"
+    pieces = ["utf-8''"]
+    for sign in name:
+        written = quote(sign, safe="")
+        if len(pieces[-1]) + len(written) > _PIECE:
+            pieces.append("")
+        pieces[-1] += written
+    if len(pieces) == 1:
+        return f"filename*={pieces[0]}"
+    return ";\r\n ".join(f"filename*{number}*={piece}" for number, piece in enumerate(pieces))
 
 
 def _folded(encoded: str) -> str:
