@@ -80,7 +80,7 @@ def site(edition: Edition = EDITION) -> ASGIApp:
     nobody = cast("Any", None)
     copies = Copies(MARKS, lambda campaign: frozen(edition, campaign))
     files = {**FILES["web"], **FILES["locale"]}
-    return create_app(Staff(nobody, nobody, nobody), files, further=[shelf.route(copies)], https=True)
+    return create_app(Staff(nobody, nobody, nobody, nobody), files, further=[shelf.route(copies)], https=True)
 
 
 SITE = site()
