@@ -37,6 +37,7 @@ class Order:
     not_after: str | None = None  #: local time; None = the default number of hours after the start
     limit: int | None = None
     waive: Sequence[str] = ()  #: names of errors to send it in spite of
+    discreet: bool = False  #: the discreet form for everybody
 
 
 class Planner:
@@ -68,8 +69,14 @@ class Planner:
         edition = self._edition(order.appeal)
         lists = tuple(each.id for each in self._people.find_lists(order.lists))
         edition = replace(
-            edition, special=replace(edition.special, names=self._policies.special_names(lists))
+            edition,
+            all_discreet=order.discreet or self._policies.any_discreet(lists),
+            special=replace(edition.special, names=self._policies.special_names(lists)),
         )
+        if edition.all_discreet and edition.discreet is None:
+            raise Refused(
+                "discreet mail has no names to leave under", remedy="Set the [discreet] table in tocsin.toml."
+            )
         rule = Rule(lists, order.limit, topics=appeals.parse(edition.slug, edition.appeal).topics)
         now = self._clock()
         start = calendar.moment(order.at, order.time_zone, now) if order.at else now

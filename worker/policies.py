@@ -51,12 +51,13 @@ class Policy:
     confirmed: bool = False  #: by the person, from their mailbox (double opt-in)
     wording: bool = False  #: what they were shown is known
     offered: bool = False  #: that they were offered an opt-out then is known
+    discreet: bool = False  #: whoever is written to by way of it gets the discreet form
     special: bool = False  #: to be on this list tells of health, belief, politics, sexuality (GDPR Art. 9)
 
     @property
     def is_set(self) -> bool:
         """Tell whether anything is asked beyond the least; then soft opt-ins must be lawful ones."""
-        return self != Policy(special=self.special)
+        return self != Policy(special=self.special, discreet=self.discreet)
 
     def to_json(self) -> str:
         """Return the stored form."""
@@ -81,5 +82,7 @@ def told(policy: Policy) -> Iterable[str]:
         yield "an opt-out was offered"
     if policy.confirmed:
         yield "confirmed by the person (double opt-in)"
+    if policy.discreet:
+        yield "the discreet form for everybody"
     if policy.special:
         yield "special category: named nowhere outside the mail itself"

@@ -110,16 +110,29 @@ def test_an_embedded_picture_is_in_the_mail(*, discreet: bool) -> None:
     """Beside the HTML that shows it, under an id that names nobody; the files around both."""
     found = mail(edition("embedded"), 3, discreet=discreet)
     kinds = ("alternative", "text/plain", ("related", "text/html", "image/png"))
-    assert shape(found) == ("mixed", kinds, "application/pdf", "text/calendar")
+    files = () if discreet else ("application/pdf", "text/calendar")
+    assert shape(found) == (kinds if discreet else ("mixed", kinds, *files))
     domain = "letters.example.net" if discreet else "example.org"
     picture = next(part for part in found.walk() if part.get_content_type() == "image/png")
     assert picture["content-id"] == f"<image1@{domain}>"
     assert picture.get_filename() == "image1.png"
     assert f'src="cid:image1@{domain}"' in html(found)
     assert Image.open(io.BytesIO(picture.get_content())).size == (400, 200)
-    assert [part.get_filename() for part in found.iter_attachments()] == ["für alle.pdf", "plan.ics"]
-    assert [part.get_content_disposition() for part in found.iter_attachments()] == ["attachment"] * 2
+    attached = [part for part in found.walk() if part.get_content_disposition() == "attachment"]
+    assert [part.get_filename() for part in attached] == ([] if discreet else ["für alle.pdf", "plan.ics"])
     assert found["organization"] == (None if discreet else "Example Trüst")
+
+
+def test_a_discreet_campaign_is_so_for_everybody() -> None:
+    """Whoever is not marked gets the neutral form too, whole: names, links, files."""
+    made = replace(edition("embedded"), all_discreet=True)
+    assert Edition.from_json(made.to_json()) == made
+    open_one = mail(edition("embedded"), 3)
+    found = mail(made, 3)
+    assert found["from"].addresses[0].addr_spec == "a@letters.example.net"
+    assert found["subject"] != open_one["subject"]
+    assert "example.org" not in str(found["list-unsubscribe"])
+    assert "attachment" not in {part.get_content_disposition() for part in found.walk()}
 
 
 def test_a_figure_says_the_same_in_both_parts() -> None:

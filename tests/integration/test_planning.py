@@ -95,6 +95,12 @@ def test_the_plan_counts_everybody_by_reason(planned: Planned) -> None:
     assert plan.recipients == 2
 
 
+def test_a_discreet_campaign_needs_names_to_leave_under(planned: Planned) -> None:
+    """Nobody who asked for a campaign in the discreet form gets the open one instead."""
+    with pytest.raises(Refused, match="no names to leave under"):
+        planned([ANNA], discreet=True)
+
+
 def test_a_field_that_somebody_lacks_stops_the_plan_with_the_count(planned: Planned) -> None:
     """Before anybody is mailed, and only counting those who would be."""
     with pytest.raises(Refused, match=r"town \(1 of them\)") as caught:

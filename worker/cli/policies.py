@@ -4,7 +4,8 @@ Owns how that is asked for and told. Refuses: to loosen what the law asks of eve
 """
 
 import json
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from enum import Enum
 from typing import Annotated
 
@@ -41,7 +42,7 @@ class YesNo(Enum):
     NO = "no"
 
 
-def policy(
+def policy(  # noqa: PLR0913 - one for each option
     *,
     slug: Annotated[
         str,
@@ -58,6 +59,9 @@ def policy(
     confirmed: Annotated[
         YesNo | None, typer.Option(metavar="YES|NO", help="Only who confirmed from their mailbox.")
     ] = None,
+    discreet: Annotated[
+        YesNo | None, typer.Option(metavar="YES|NO", help="Its campaigns send everybody the discreet form.")
+    ] = None,
     special: Annotated[
         YesNo | None,
         typer.Option(metavar="YES|NO", help="Special category: no header or link may name the list."),
@@ -71,12 +75,14 @@ def policy(
     soft that of a sale: where you set a policy, both need an opt-out offered at collection, and charity a
     date since 5 February 2026. Whoever lacks something is left out as "no consent" of plan, launch and claim.
 
-    JSON: {list, grounds, wording, offered, confirmed, special, members, enough}.
+    JSON: {list, grounds, wording, offered, confirmed, discreet, special, members, enough}.
     """
     with session.opened() as tocsin:
         found = tocsin.people.find_lists([slug])[0]
         before = tocsin.policies.get(found.id)
-        wanted = _wanted(before, basis, proof, confirmed, special)
+        wanted = _wanted(
+            before, basis, proof, {"confirmed": confirmed, "discreet": discreet, "special": special}
+        )
         if wanted != before:
             terminal.ask(f"Ask this of everybody on {slug}: {'; '.join(policies.told(wanted))}", agreed=yes)
             deed = session.deed(tocsin, Action.LISTS_POLICY, slug, policy=wanted.to_json())
@@ -95,8 +101,7 @@ def _wanted(
     before: Policy,
     basis: list[Basis] | None,
     proof: list[Proof] | None,
-    confirmed: YesNo | None,
-    special: YesNo | None,
+    flags: Mapping[str, YesNo | None],
 ) -> Policy:
     wanted = before
     if basis is not None:
@@ -104,8 +109,7 @@ def _wanted(
         wanted = replace(wanted, grounds=grounds)
     if proof is not None:
         wanted = replace(wanted, wording=Proof.WORDING in proof, offered=Proof.OFFERED in proof)
-    if confirmed is not None:
-        wanted = replace(wanted, confirmed=confirmed is YesNo.YES)
-    if special is not None:
-        wanted = replace(wanted, special=special is YesNo.YES)
+    for name, said in flags.items():
+        if said is not None:
+            wanted = Policy.from_json(json.dumps({**asdict(wanted), name: said is YesNo.YES}))
     return wanted

@@ -59,7 +59,9 @@ def send(  # noqa: PLR0913 - each is an option of the command
         typer.Option(metavar="ADDRESS", help="Send one mail there, for an invented reader; record nothing."),
     ] = "",
     language: Annotated[str, typer.Option(metavar="CODE", help="With --test-to: in that language.")] = "",
-    discreet: Annotated[bool, grammar.flag("--discreet", help="With --test-to: the neutral form.")] = False,
+    discreet: Annotated[
+        bool, grammar.flag("--discreet", help="The discreet form, for everybody or with --test-to.")
+    ] = False,
     waive: checking.Waive = None,
     yes: grammar.Yes = False,
     wait: Annotated[
@@ -83,7 +85,7 @@ def send(  # noqa: PLR0913 - each is an option of the command
         return 0
     if not lists:
         raise WrongUse("say whom to write to", remedy="Give --list SLUG; see `tocsin lists`.")
-    order = Order(appeal, lists, at or None, tz, not_after or None, limit, waive or ())
+    order = Order(appeal, lists, at or None, tz, not_after or None, limit, waive or (), discreet)
     with session.opened() as tocsin:
         return _send(tocsin, order, _Manner(dry_run=dry_run, yes=yes, wait=wait, as_json=as_json))
 
@@ -165,7 +167,8 @@ def _subjects(plan: Plan) -> Mapping[str, str]:
     edition = Edition.from_json(plan.edition)
     found = {}
     for language, version in appeals.parse(edition.slug, edition.appeal).languages.items():
-        found[language] = version.subject
+        if not edition.all_discreet:
+            found[language] = version.subject
         if edition.discreet and version.discreet and version.discreet.subject:
             found[f"{language}, discreet"] = version.discreet.subject
     return found

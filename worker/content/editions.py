@@ -54,6 +54,7 @@ class Edition:
     organisation: Organisation
     open: Form
     discreet: Form | None  #: None: discreet people are not written to
+    all_discreet: bool = False  #: whether the discreet form is everybody's, for this campaign
     special: Special = Special()
     enclosed: Enclosed = field(default_factory=Enclosed)  #: pictures and files that the appeal names
     waived: tuple[str, ...] = ()  #: names of the errors found in it that an operator sends it in spite of
@@ -73,6 +74,7 @@ class Edition:
             organisation=Organisation(**facts["organisation"]),
             open=_form(facts["open"]),
             discreet=_form(facts["discreet"]) if facts["discreet"] else None,
+            all_discreet=facts.get("all_discreet", False),
             special=Special(**{name: tuple(each) for name, each in facts.get("special", {}).items()}),
             enclosed=Enclosed.from_facts(facts["enclosed"]),
             waived=tuple(facts.get("waived", ())),
@@ -155,6 +157,7 @@ class Printer:
         """
         self._reference = f"c{campaign}"  # in Feedback-ID and in source codes; it names nobody
         self._campaign, self._marks, self._enclosed = campaign, marks, edition.enclosed
+        self._all_discreet = edition.all_discreet
         counted = self._counted if campaign else None
         self._renderer = edition.renderer(self._reference, counted, self._copied, self._placed)
         self._forms = {
@@ -170,7 +173,8 @@ class Printer:
 
         The same delivery always has the same Message-ID, return path and links (RFC 5322 section 3.6.4).
         """
-        form = self._forms.get(person.discreet)
+        discreet = self._is_discreet(person)
+        form = self._forms.get(discreet)
         if form is None:
             return None
         opt_out = self._marks.mark(Purpose.OPT_OUT, delivery_id)
@@ -182,10 +186,8 @@ class Printer:
             opt_out_mark=opt_out,
             opt_out_url=form.base_url + OPT_OUT_PATH + opt_out,
         )
-        content = self._renderer.render(
-            person.language, person.discreet, values(person, envelope.opt_out_url)
-        )
-        composer = self._composer(content.language, person.discreet)
+        content = self._renderer.render(person.language, discreet, values(person, envelope.opt_out_url))
+        composer = self._composer(content.language, discreet)
         return Parcel(
             id=delivery_id,
             sender=composer.return_path(envelope),
@@ -226,7 +228,8 @@ class Printer:
             inside = () if self._linked(language) else version.pictures
             enclosures = Enclosures(
                 [(self._content_id(path, form), self._enclosed.pictures[path]) for path in inside],
-                [self._enclosed.attachments[path] for path in version.attachments],
+                # A mailbox's list shows their names before a mail is opened.
+                [] if discreet else [self._enclosed.attachments[path] for path in version.attachments],
             )
             own = {} if discreet else version.headers
             further = "".join(f"{headers.text(name, value)}\r\n" for name, value in own.items())
@@ -247,11 +250,16 @@ class Printer:
 
     def fits(self, person: Person) -> bool:
         """Tell whether there is a form that this person may be sent."""
-        return person.discreet in self._forms
+        return self._is_discreet(person) in self._forms
 
     def shown(self, person: Person, opt_out_url: str) -> PlainContent:
         """Return what a person would read, for a preview or a check."""
-        return self._renderer.render_plain(person.language, person.discreet, values(person, opt_out_url))
+        discreet = self._is_discreet(person)
+        return self._renderer.render_plain(person.language, discreet, values(person, opt_out_url))
+
+    def _is_discreet(self, person: Person) -> bool:
+        """Tell which form a person gets: their own choice, or the campaign's for everybody."""
+        return person.discreet or self._all_discreet
 
 
 def values(person: Person, opt_out_url: str) -> Mapping[str, str]:

@@ -131,7 +131,7 @@ class Version:
     linked_images: bool
     #: pictures in the body, by their path in the appeal's folder, in their order
     pictures: tuple[str, ...]
-    #: files that go along, by their path in the appeal's folder
+    #: files that go along with the open form, by their path in the appeal's folder
     attachments: tuple[str, ...]
     #: header fields of its own; the discreet form has none
     headers: Mapping[str, str]
@@ -196,7 +196,7 @@ class _Reader:
             view_in_browser=top.flag("view_in_browser"),
             linked_images=self._images(top) == "linked",
             pictures=tuple(dict.fromkeys(self._pictures)),
-            attachments=self._attachments(top, telling_words),
+            attachments=self._attachments(top),
             headers=MappingProxyType(self._headers(top)),
             telling_words=telling_words,
             body=body,
@@ -288,11 +288,8 @@ class _Reader:
         return how
 
     @staticmethod
-    def _attachments(top: Section, telling_words: tuple[str, ...]) -> tuple[str, ...]:
+    def _attachments(top: Section) -> tuple[str, ...]:
         named = top.texts("attachments", most=150)
-        for path in named:
-            if word := telling(path, telling_words):
-                top.tell("attachments", f'"{path}" tells "{word}", and goes with the discreet form too')
         for fault in itertools.chain.from_iterable(map(additions.attachment_faults, named)):
             top.tell("attachments", fault)
         return named

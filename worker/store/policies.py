@@ -80,6 +80,12 @@ class Policies:
         special = [row for row in rows if Policy.from_json(row.policy).special]
         return tuple(dict.fromkeys(name for row in special for name in (row.slug, row.title) if name))
 
+    def any_discreet(self, list_ids: Sequence[int]) -> bool:
+        """Tell whether one of the lists wants the discreet form for everybody."""
+        query = sa.select(lists.c.policy).where(lists.c.id.in_(list_ids))
+        with self._database.read() as connection:
+            return any(Policy.from_json(text).discreet for text in connection.execute(query).scalars())
+
     def set(self, list_id: int, policy: Policy, now: float, deed: Deed) -> None:
         """Give a list a policy, and look at every membership anew, in one transaction."""
         with self._database.write() as connection:

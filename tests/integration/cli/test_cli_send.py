@@ -270,3 +270,19 @@ def test_a_good_appeal_waives_nothing(tocsin: Tocsin) -> None:
     told = tocsin(*SEND, "--dry-run", "--json", "--waive", "links.shortener").json
     assert told["waived"] == []
     assert {one["severity"] for one in told["findings"]} == {"note"}
+
+
+@pytest.mark.usefixtures("people")
+def test_a_discreet_list_never_gets_the_open_form(tocsin: Tocsin) -> None:
+    """Where there are no names for the discreet form, nothing is planned; `--discreet` asks the same."""
+    plan = ("send", "chechnya-report", "--list", "example", "--dry-run")
+    assert tocsin(*plan).code == 0
+    assert tocsin(*plan, "--discreet").code == 1
+    assert (
+        tocsin("lists", "policy", "example", "--discreet", "yes", "--yes", "--json").json["discreet"] is True
+    )
+    refused = tocsin(*plan)
+    assert refused.code == 1
+    assert "no names to leave under" in refused.err
+    assert tocsin("lists", "policy", "example", "--discreet", "no", "--yes").code == 0
+    assert tocsin(*plan).code == 0
