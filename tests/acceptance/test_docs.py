@@ -132,7 +132,7 @@ def test_every_test_that_is_named_exists(document: Path) -> None:
 @EVERY_DOCUMENT
 def test_every_relative_link_leads_somewhere(document: Path) -> None:
     """A link or picture of the documents is a file of the repository, and an anchor a heading in it."""
-    text = document.read_text(encoding="utf-8")
+    text = re.sub(r"(?ms)^```.*?^```$", "", document.read_text(encoding="utf-8"))
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"[a-z]+:", link):
             continue

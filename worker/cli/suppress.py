@@ -322,10 +322,10 @@ def export(
         number, unknown = suppressed.write_out(tocsin, file, form.value if form else "")
         if form:
             tocsin.audit.note(session.deed(tocsin, Action.SUPPRESS_EXPORT, EVERYTHING, form=form.value))
+            if file != incoming.STANDARD_INPUT:  # ours names nobody; addresses, and hashes of them, do
+                tocsin.retention.note(Kind.EXPORTS, Path(file))
     if unknown:
         terminal.warn(f"{count(unknown)} could not be written: we hold no address for them.")
-        if file != incoming.STANDARD_INPUT:
-            tocsin.retention.note(Kind.EXPORTS, Path(file))
     if file != incoming.STANDARD_INPUT:
         terminal.say(f"{count(number)} written to {file} (mode 600).")
 

@@ -113,7 +113,7 @@ class _Writer:
         if node.type == "link":
             return self._link(node)
         if node.type == "image":
-            return f"[{node.content}]"
+            return f"[{''.join(map(self._inline, node.children)) or node.content}]"
         if node.type in {"softbreak", "hardbreak"}:
             return " " if node.type == "softbreak" else "\n"
         return "".join(map(self._inline, node.children)) if node.children else node.content

@@ -130,6 +130,7 @@ def test_a_report_before_the_start_is_empty_and_whole(tocsin: Tocsin) -> None:
             "hours",
             "facts",
             "known_since",
+            "links",
         )
     }
     assert tocsin("unconfirmed", NAME, "--json").json == []

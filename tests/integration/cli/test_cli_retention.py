@@ -14,7 +14,7 @@ def test_exports_and_rejects_are_listed_until_they_go(people: Path, tocsin: Tocs
     Path("bad.csv").write_text("email,name\nnot an address,Bo\n", encoding="utf-8")
     assert tocsin("lists", "import", "bad.csv", "--list", "example").code == 1
     tocsin("suppress", "add", "someone@example.com")
-    tocsin("suppress", "export", "no.csv")
+    tocsin("suppress", "export", "no.csv", "--as", "plain")
     tocsin("people", "export", "anna.bell@example.org", "--to", "answers")
     (rejects,) = (people / "var" / "rejects").iterdir()
     os.utime(rejects, (1.0, 1.0))
