@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from worker.gallery import Captured
 PATIENCE = 120.0
 #: Seconds between two commands that look: without it they would take the processor from those who send.
 _PAUSE = 0.2
+_SAMPLE = Path(__file__).parents[2] / "templates" / "appeals" / "chechnya-report"
 GOOD_CONSENT = ("--basis", "consent", "--source", "a form", "--when", "2025-01-01", "--wording", "Yes.")
 
 _CONFIG = """\
@@ -320,6 +322,11 @@ def any_office(request: pytest.FixtureRequest, bare_office: Office) -> Iterator[
 def _staffed(office: Office) -> Iterator[None]:
     from worker import workspace  # noqa: PLC0415 - heavy, and only here
 
+    # Two languages are enough here, six are proved elsewhere; the office finds all else as it ships.
+    appeal = office.home / "templates" / "appeals" / "chechnya-report"
+    appeal.mkdir(parents=True, exist_ok=True)
+    for language in ("en", "ru"):
+        shutil.copy(_SAMPLE / f"{language}.md", appeal)
     workspace.make_key(office.home / "var" / "secret.toml")
     office.run("db", "upgrade")
     with capture.running(office.outbox) as relay:

@@ -15,17 +15,18 @@ function part(node) {
     return { ...told, parts: node.childNodes.map(part) };
   }
   const octets = Buffer.from(node.content);
+  const name = disposition?.params.filename ?? type.params.name;
+  told.disposition = disposition?.value ?? "";
+  told.name = name ? decodeWords(name) : "";
   if (type.value.startsWith("text/")) {
     const charset = type.params.charset.toLowerCase();
     const text = new TextDecoder(charset, { fatal: true }).decode(octets).replaceAll("\r\n", "\n");
     // It ends every line, also the last one, whose line end is the boundary's (RFC 2046 section 5.1.1).
-    return { ...told, charset, text: text.replace(/\n$/, "") };
+    const lines = node.contentTransferEncoding.encoding !== "base64";
+    return { ...told, charset, text: lines ? text.replace(/\n$/, "") : text };
   }
-  const name = disposition?.params.filename ?? type.params.name;
   return {
     ...told,
-    disposition: disposition?.value ?? "",
-    name: name ? decodeWords(name) : "",
     id: node.contentId ?? "",
     sha256: createHash("sha256").update(octets).digest("hex"),
   };

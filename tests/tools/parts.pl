@@ -14,6 +14,8 @@ sub part {
     if ($entity->parts) {
         return { %told, parts => [map { part($_) } $entity->parts] };
     }
+    $told{disposition} = lc($head->mime_attr('content-disposition') // '');
+    $told{name} = $head->recommended_filename // '';
     my $octets = $entity->bodyhandle->as_string;
     if ($told{type} =~ m{^text/}) {
         my $charset = lc $head->mime_attr('content-type.charset');
@@ -25,8 +27,6 @@ sub part {
     $id =~ s/\s+$//;
     return {
         %told,
-        disposition => lc($head->mime_attr('content-disposition') // ''),
-        name => $head->recommended_filename // '',
         id => $id,
         sha256 => sha256_hex($octets),
     };

@@ -246,7 +246,7 @@ IN_THE_LOOK = [
     ("blocks.html", '<table role="presentation" class="button-table"', "<table", {"page.tables"}),
     ("layout.html", "</body>", "<script>alert(1)</script></body>", {"page.active"}),
     ("layout.html", "<h1>", '<h1 onclick="x()">', {"page.active"}),
-    ("layout.html", "<h1>", "<p>It is 77 days.</p><h1>", {"text.numbers"}),
+    ("layout.html", "<h1>", "<p>It is 889 days.</p><h1>", {"text.numbers"}),
     ("layout.html", "{% if content_warning %}", "{% if False %}", {"text.warning"}),
     ("layout.txt", "{% if content_warning %}", "{% if False %}", {"text.warning"}),
     (

@@ -58,6 +58,7 @@ PLACES = {
     "link query": '<a href="https://example.org/?a={{ name }}&amp;b={{ city }}#{{ url }}">x</a>',
     "encoded link": '<a href="https://example.org/?a={{ name | urlencode }}">x</a>',
     "image": '<img src="https://example.org/{{ city }}.png" alt="">',
+    "embedded picture": '<p class="figure"><img src="cid:image1@example.org" alt="{{ name }}" width="4"></p>',
     "unquoted": "<a href={{ url }}>x</a>",
     "tag": "<p {{ name }}>x</p><{{ city }}>",
     "style": '<p style="color: {{ name }}">x</p>',

@@ -177,14 +177,18 @@ class Fleet:
             self._advance_some(errand, self._supplied(errand, links[start : start + _TOGETHER]))
 
     def _supplied(self, errand: Errand, links: Sequence[Connection]) -> Sequence[Connection]:
-        """Give connections their next parcels, and those that have stirred meanwhile; return all of them."""
+        """Give connections their next parcels, and those that have stirred meanwhile; return all of them.
+
+        One that stirs a second time may have heard "go on" only now: without its next parcel, its body would
+        leave alone and the next envelope a round trip later.
+        """
         supplied: dict[Connection, None] = {}
-        while links := [link for link in links if link in self._links and link not in supplied]:
+        while links := [link for link in links if link in self._links]:
             for link in links:
                 self._supply(errand, link)
+            known = len(supplied)
             supplied |= dict.fromkeys(links)
-            if len(supplied) < _TOGETHER:
-                links = self._stirred(errand, 0.0)
+            links = self._stirred(errand, 0.0) if known < len(supplied) < _TOGETHER else []
         return list(supplied)
 
     def _advance_some(self, errand: Errand, links: Sequence[Connection]) -> None:

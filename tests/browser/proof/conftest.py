@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from worker import capture, gallery, pages, workspace
 from worker.cli import main, session
@@ -31,6 +32,35 @@ _OURS = {
     '#sender_name = "Monthly letter"': 'sender_name = "Monthly letter"',
     "#discreet_base_url": "discreet_base_url",
 }
+
+_PICTURED = """\
+---
+subject: The clinic on Elm Street stays open
+preheader: Five hundred people came, and the council listened.
+attachments: ["attachments/Plan für alle, Übersicht.txt", attachments/plan.pdf]
+headers: {Organization: Żółta Łódź}
+actions:
+  - kind: read
+    text: Read how it went
+    link: https://act.example.org/story
+    main: true
+discreet:
+  sender: Monthly letter
+  subject: Your letter is here
+  preheader: Something to read when you have a quiet moment.
+---
+Dear {{ first_name | default("friend") }},
+
+On Friday **five hundred people** stood on the square. The council voted at noon, and the clinic stays open.
+
+![People on a square in the morning light](images/square.jpg)
+The square on Friday, at a quarter past nine. [More pictures](https://act.example.org/pictures)
+
+> We did not expect so many.
+> — A nurse of the clinic
+
+Thank you. What you wrote to your councillors was read out, letter by letter, for two hours.
+"""
 
 
 @contextlib.contextmanager
@@ -70,7 +100,18 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert example in text, example
         text = text.replace(example, ours)
     config.write_text(text, encoding="utf-8")
+    _add_pictured(home / "templates" / "appeals" / "pictured")
     return home
+
+
+def _add_pictured(folder: Path) -> None:
+    """Write an appeal that carries what the sample does not: a picture, files, a header field of its own."""
+    for name in ("images", "attachments"):
+        (folder / name).mkdir(parents=True)
+    Image.linear_gradient("L").convert("RGB").save(folder / "images" / "square.jpg")
+    (folder / "attachments" / "Plan für alle, Übersicht.txt").write_text("10:00 Ж\n", encoding="utf-8")
+    (folder / "attachments" / "plan.pdf").write_bytes(bytes(range(256)) * 9)
+    (folder / "en.md").write_text(_PICTURED, encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -34,14 +34,13 @@ def _part(part: EmailMessage) -> Mapping[str, Any]:
     told = {"type": part.get_content_type()}
     if part.is_multipart():
         return {**told, "parts": [_part(each) for each in part.iter_parts()]}
+    told |= {"disposition": part.get_content_disposition() or "", "name": part.get_filename("")}
     octets = part.get_payload(decode=True)
     if told["type"].startswith("text/"):
         charset = part.get_content_charset("")
         return {**told, "charset": charset, "text": octets.decode(charset).replace("\r\n", "\n")}
     return {
         **told,
-        "disposition": part.get_content_disposition() or "",
-        "name": part.get_filename(""),
         "id": part.get("Content-ID", ""),
         "sha256": hashlib.sha256(octets).hexdigest(),
     }

@@ -65,9 +65,8 @@ def test_a_dry_run_shows_everything_and_records_nothing(tocsin: Tocsin) -> None:
     ran = tocsin(*SEND, "--dry-run", "--at", "2030-12-01 09:00", "--tz", "Europe/London")
     assert ran.code == 0
     facts = dict(line.split(maxsplit=1) for line in ran.out.splitlines() if re.match(r"[A-Z]\w+  +", line))
-    assert facts["Subject"].strip() == "ar: تقرير جديد، وأربع طرق للمساعدة"
-    for subject in ("en: A new report, and four things you can do", "ru: Новый доклад"):
-        assert subject in ran.out
+    assert facts["Subject"].strip() == "en: A new report, and four things you can do"
+    assert "ru: Новый доклад" in ran.out
     assert facts["Recipients"].strip() == "32 people"
     assert "1 suppressed" in ran.out
     assert "8 no discreet form" in ran.out
