@@ -74,7 +74,7 @@ def _fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert example in text, example
         text = text.replace(example, ours)
     config.write_text(re.sub(r"(?m)^#? ?port = (587|25)$", "port = 9", text), encoding="utf-8")
-    # Each plan tries every mail that an appeal makes: two languages are enough here, six are proved elsewhere.
+    # Each plan tries every mail of an appeal: two languages are enough here, six are proved elsewhere.
     for file in (folder / "templates" / "appeals" / "chechnya-report").glob("*.md"):
         if file.stem not in {"en", "ru"}:
             file.unlink()
