@@ -17,6 +17,7 @@ lint: .venv/.developed ## Style, types and the layers of the house
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy bench
 	$(BIN)/lint-imports --no-cache
 
 install: .venv/.installed ## Install the `tocsin` command into .venv

@@ -190,8 +190,11 @@ class _Form:
         _must(hold=all(word in plain for word in self._desk.words), what="changed by nobody's word")
 
     async def _post(self, kind: bytes, body: bytes) -> int:
-        scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST"}
-        scope |= {
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
             "scheme": "http",
             "path": "/o/known",
             "query_string": b"",
@@ -206,7 +209,7 @@ class _Form:
         async def send(message: Mapping[str, Any]) -> None:
             answered.extend([message["status"]] if "status" in message else [])
 
-        await self._app(scope, receive, send)  # type: ignore[arg-type] - the shapes of ASGI are looser than its types
+        await self._app(scope, receive, send)
         return answered[0]
 
 

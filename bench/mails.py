@@ -18,6 +18,7 @@ from worker.content.appeals import parse as parse_appeal
 from worker.content.editions import Edition, Printer
 from worker.content.look import Look, Press
 from worker.content.sheets import lay_out
+from worker.content.ways import Ways
 from worker.sealing import Keyring, Person
 from worker.tables.lists import Consent, Row
 
@@ -134,7 +135,8 @@ class Source:
 def source(edition: Edition) -> Source:
     """Lay an edition out, as Tocsin does at its first mail."""
     version = parse_appeal(edition.slug, edition.appeal).languages["en"]
-    sheet = lay_out(Press(Look(edition.look)), edition.organisation, "en", version, discreet=False)
+    ways = Ways({}, None, lambda place: (place, 0, 0))  # links as written
+    sheet = lay_out(Press(Look(edition.look)), edition.organisation, "en", version, ways, discreet=False)
     return Source(sheet.subject, sheet.html, sheet.text, sheet.sender)
 
 

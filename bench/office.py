@@ -161,7 +161,7 @@ class Office:
 
     def _used(self, sink: Sink) -> Mapping[str, float]:
         """Return the seconds of processor time of each part so far."""
-        named = {name: part.pids for name, part in self._parts.items()}
+        named: dict[str, Sequence[int]] = {name: part.pids for name, part in self._parts.items()}
         dispatch = named.pop("dispatch")
         named["sending processes"] = dispatch[1:]
         named["their parent"] = dispatch[:1]

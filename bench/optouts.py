@@ -164,7 +164,7 @@ class Square(Site):
         """Whether a sender has it in hand."""
         query = sa.select(deliveries.c.state).where(deliveries.c.id == delivery)
         with self.wiring.database.read() as connection:
-            return connection.execute(query).scalar_one() == "sending"
+            return bool(connection.execute(query).scalar_one() == "sending")
 
     def dropped(self) -> Iterator[tuple[int, float]]:
         """Yield when the senders let go of whom, as they logged it."""

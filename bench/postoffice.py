@@ -61,7 +61,7 @@ from post_office import mail, tasks  # noqa: E402 - likewise
 from post_office.models import EmailTemplate  # noqa: E402 - likewise
 
 
-@app.task(name="rival.drain")
+@app.task(name="rival.drain")  # type: ignore[untyped-decorator] # Celery publishes no types
 def drain() -> None:
     """Send what is queued with several processes; the task that ships sends with one."""
     mail.send_queued_mail_until_done(lockfile=os.environ["RIVAL_LOCK"], processes=_PROCESSES)
@@ -92,7 +92,8 @@ def enqueue(people: Sequence[Mapping[str, Any]]) -> None:
 
 def _bell() -> Callable[[], object]:
     """Return what tells the worker to send: the task that ships, or ours for several processes."""
-    return drain.delay if _PROCESSES > 1 else tasks.send_queued_mail.delay
+    ring: Callable[[], object] = drain.delay if _PROCESSES > 1 else tasks.send_queued_mail.delay
+    return ring
 
 
 def _order(person: Mapping[str, Any], template: EmailTemplate) -> dict[str, Any]:
