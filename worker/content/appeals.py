@@ -7,7 +7,7 @@ Refuses: half an appeal, files that are not a language's, and to read a file its
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from types import MappingProxyType
 
 from worker.content import versions
@@ -104,8 +104,12 @@ def parse(slug: str, files: Mapping[str, str], order: Sequence[str] = ("en",)) -
         match = _FILE.fullmatch(name)
         if match is None:
             note(name, 1, "only files named by a language belong here, as en.md or pt-BR.md")
-        elif version := versions.read(text, partial(note, name)):
-            read[match[1]] = version
+        else:
+            version, faults = _read(text)
+            for line, message in faults:
+                note(name, line, message)
+            if version:
+                read[match[1]] = version
     marked = [language for language, version in read.items() if version.default]
     for language in marked[1:]:
         note(f"{language}.md", 1, f"{marked[0]}.md is the default already")
@@ -113,6 +117,13 @@ def parse(slug: str, files: Mapping[str, str], order: Sequence[str] = ("en",)) -
         raise AppealErrors(slug, findings)
     preferred = [found for language in order if (found := nearest(language, read))]
     return Appeal(slug, MappingProxyType(read), [*marked, *preferred, *read][0])
+
+
+@lru_cache(maxsize=32)
+def _read(text: str) -> tuple[Version | None, Sequence[tuple[int, str]]]:
+    """Read a version and say what is wrong in it, once: a command asks for an appeal several times."""
+    faults: list[tuple[int, str]] = []
+    return versions.read(text, lambda line, message: faults.append((line, message))), faults
 
 
 def misnamed(slug: str, file: str) -> str:

@@ -12,6 +12,7 @@ attributes that CSS selects by.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from typing import Final, cast
 
@@ -107,7 +108,22 @@ def inline(html: str) -> str:
     """Move the CSS into the elements: premailer, as configured here; "" for what holds nothing to show."""
     if _tree(html) is None:
         return ""
-    return cast("str", Premailer(_doctyped(html), **_CHOICES).transform(pretty_print=False))
+    return cast("str", _Inliner(_doctyped(html), **_CHOICES).transform(pretty_print=False))
+
+
+class _Inliner(Premailer):  # type: ignore[misc] # premailer publishes no types
+    """Premailer, which reads each style sheet once: that is two thirds of its time."""
+
+    def _parse_style_rules(self, css: str | None, number: int) -> tuple[list[object], list[object]]:
+        rules, leftover = _style_rules(css, number)
+        return list(rules), list(leftover)
+
+
+@lru_cache(maxsize=32)
+def _style_rules(css: str | None, number: int) -> tuple[list[object], list[object]]:
+    """Return the rules of a page's so-manieth style sheet, and what premailer leaves there."""
+    read = Premailer("", **_CHOICES)._parse_style_rules  # noqa: SLF001 - asked once for each; its own cache holds less
+    return cast("tuple[list[object], list[object]]", read(css, number))
 
 
 def settle(html: str) -> str:
