@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -121,7 +121,7 @@ class _Desk:
     def pending(self, mark: str) -> None:
         pass
 
-    def confirm(self, mark: str) -> None:
+    def confirm(self, mark: str, again: Collection[str]) -> None:
         pass
 
     def guessed(self, address: str) -> int:
@@ -156,6 +156,8 @@ class _Choices:
     discreet: bool = False
     offers_discreet: bool = True
     held: bool = True
+    topics: Sequence[Any] = ()
+    asked: bool = False
 
 
 _KINDS: Final = (
@@ -222,6 +224,8 @@ def _forms() -> Iterable[bytes]:
         b"forget",
         b"export",
         b"save&pause=30&of=fewer&fewer=1&language=de",
+        b"save&of=topic:a&of=topic:b&topic=a&of=discreet",
+        b"confirm&again=open&again=topic:a",
     ):
         yield b"\x00\nchoice=" + words
     part = b'--b\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n--b--\r\n'

@@ -89,7 +89,7 @@ class Catalogue:
             where = place(key)
             shown = self.variable if where.startswith(self.prefix) else str
             return f"{where} is not a setting{self._suggestion(key, shown)}"
-        field = self.keys.get(key) or self.keys.get(re.sub(r"^(\w+)\.\w+\.", rf"\1.{_EACH}.", key))
+        field = self.keys.get(key) or self.keys.get(re.sub(r"^(\w+)\.[\w-]+\.", rf"\1.{_EACH}.", key))
         meaning = f" ({field.description})" if field and field.description else ""
         if details["type"] == "missing":
             return f"{place(key)} is missing{meaning}"
@@ -111,8 +111,9 @@ class Catalogue:
     def _table(self, prefix: str, model: type[BaseModel], defaults: BaseModel, *, mark: str) -> Iterator[str]:
         """Write one table, its keys first and its inner tables after them, as TOML wants it."""
         inner: list[str] = []
-        for name in sorted(model.model_fields, key=lambda name: name not in model.__annotations__):
-            key, field, value = f"{prefix}{name}", model.model_fields[name], getattr(defaults, name)
+        fields = model.model_fields
+        for name in sorted(fields, key=lambda name: name not in model.__annotations__):
+            key, field, value = f"{prefix}{name}", fields[name], getattr(defaults, name)
             if key not in self.keys:
                 continue
             if section := _section(field):
@@ -122,6 +123,8 @@ class Catalogue:
                 # Of many that are alike, the first explains itself.
                 if each == key:
                     inner += self._table(f"{key}.", section, value or _example(section), mark=off)
+                elif not any(_section(other) is section and not _named(other) for other in fields.values()):
+                    inner += self._table(f"{key}.{_EACH}.", section, _example(section), mark=off)
             elif _is_secret(field):
                 yield f"# {field.description} Only as {self.variable(key)}."
             else:
@@ -187,4 +190,6 @@ def _literal(field: FieldInfo, value: object) -> str:
         value = field.examples[0]
     elif isinstance(field.default, Path):
         value = field.default
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {json.dumps(each)}" for name, each in value.items()) + " }"
     return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)

@@ -4,8 +4,8 @@ Owns the encodings, the limits and the names of the fields. Refuses: files, pack
 and a choice that no page of ours offers.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
@@ -20,7 +20,11 @@ BODY_MOST: Final = 64 * 1024
 #: Days that a pause may last; 0 ends one.
 PAUSES: Final = (30, 90)
 
-_FIELDS_MOST: Final = 20
+_FIELDS_MOST: Final = 60
+#: What stands before a topic's name where a form says what was shown, and what is wanted again.
+TOPIC: Final = "topic:"
+#: The wish for mail that is not discreet any more.
+OPEN: Final = "open"
 _FORMS: Final = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 
 
@@ -45,6 +49,7 @@ class Wish:
     fewer: bool | None = None
     language: str | None = None
     discreet: bool | None = None
+    topics: Mapping[str, bool] = field(default_factory=dict)  #: by name; those that were shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class Form:
     choice: Choice
     voucher: str = ""
     wish: Wish = Wish()
+    again: frozenset[str] = frozenset()  #: what is confirmed to be wanted again: `OPEN`, and topics
 
 
 async def read(request: Request, patience: float) -> Form:
@@ -73,30 +79,40 @@ async def read(request: Request, patience: float) -> Form:
     if ("list-unsubscribe", "one-click") in pairs:
         return Form(Choice.ONE_CLICK)
     try:
-        return _form(dict(pairs), {value for name, value in pairs if name == "of"})
+        return _form(pairs)
     except ValueError as error:
         raise HTTPException(HTTPStatus.BAD_REQUEST) from error
 
 
-def _form(fields: Mapping[str, str], shown: set[str]) -> Form:
-    """Make sense of the fields, of which `shown` stood on the page; ValueError where there is none."""
+def _form(pairs: Sequence[tuple[str, str]]) -> Form:
+    """Make sense of the fields; ValueError where there is none."""
+    fields = dict(pairs)
     choice = Choice(fields.get("choice", ""))
     if choice is Choice.ONE_CLICK:  # has a field of its own
         raise ValueError
-    if choice is not Choice.SAVE:
-        return Form(choice, fields.get("voucher", ""))
+    if choice is Choice.SAVE:
+        return Form(choice, wish=_wish(fields, pairs))
+    again = frozenset(value for name, value in pairs if name == "again")
+    return Form(choice, fields.get("voucher", ""), again=again)
+
+
+def _wish(fields: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> Wish:
+    """Read the preferences; ValueError where no page of ours has such."""
+    # An empty box is not posted: what was shown tells it from one that is not on the page.
+    shown = [value for name, value in pairs if name == "of"]
+    ticked = {value for name, value in pairs if name == "topic"}
     pause = fields.get("pause", "")
     days = int(pause) if pause.isascii() and pause.isdecimal() else None
     if (days is None) != (pause in {"", "keep"}) or days not in {None, 0, *PAUSES}:
         raise ValueError
-    wish = Wish(
+    topics = [each.removeprefix(TOPIC) for each in shown if each.startswith(TOPIC)]
+    return Wish(
         pause_days=days,
-        # An empty box is not posted: what was shown tells it from one that is not on the page.
         fewer="fewer" in fields if "fewer" in shown else None,
         language=fields.get("language"),
         discreet="discreet" in fields if "discreet" in shown else None,
+        topics={topic: topic in ticked for topic in topics},
     )
-    return Form(choice, wish=wish)
 
 
 def _check_encoding(request: Request) -> None:

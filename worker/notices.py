@@ -1,12 +1,12 @@
 """Notices: what a person asks for on our pages and confirms from their own mailbox, mail and deed.
 
-Owns the way from "forget me" and "show me my data" to one mail, to the link in it, to the deed. A suppression
-does not stop a notice, for its reader has just asked for it; a bound for each address does. Refuses: to tell
-who asks whether we hold anything, to send one twice, and to put anybody's data into a mail: they are shown
-once, behind the link, where no mailbox or relay keeps them.
+Owns the way from "forget me", "show me my data" and "that again" to one mail, to the link in it, to the deed.
+A suppression does not stop a notice, for its reader has just asked for it; a bound for each address does.
+Refuses: to tell who asks whether we hold anything, to send one twice, and to put anybody's data into a mail:
+they are shown once, behind the link, where no mailbox or relay keeps them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from enum import StrEnum
@@ -24,6 +24,7 @@ from worker.feedback import TEST, About, OptOuts, Reader
 from worker.post.parcels import Lost, Parcel
 from worker.post.relay import Relay, RelayDown
 from worker.post.replies import Reply
+from worker.preferences import AGAIN, Choices, Preferences
 from worker.rights import Rights, Subject
 from worker.store.notices import Notice, Notices
 from worker.tokens import Marks, Purpose
@@ -47,6 +48,7 @@ class Kind(StrEnum):
 
     FORGET = "forget"
     EXPORT = "export"
+    AGAIN = AGAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Pending:
 
     about: About
     kind: Kind
+    choices: Choices | None = None  #: what can be had again, where that was asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +72,12 @@ class Confirmed:
 class Confirmations:
     """What the pages ask: to be asked for, and to be confirmed."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each who has a part in it
         self,
         store: Notices,
         opt_outs: OptOuts,
         rights: Rights,
+        preferences: Preferences,
         marks: Marks,
         *,
         portray: Callable[[Subject], Mapping[str, Any]],
@@ -81,6 +85,7 @@ class Confirmations:
         clock: Callable[[], float],
     ) -> None:
         """Take the store, what reads links, who does the deeds, writes a person's data out, and notes it."""
+        self._preferences = preferences
         self._store = store
         self._opt_outs = opt_outs
         self._rights = rights
@@ -106,16 +111,30 @@ class Confirmations:
     def pending(self, mark: str) -> Pending | None:
         """Tell what a notice's link would do; None if it is not ours, used or too old. Changes nothing."""
         found = self._open(mark)
-        return found and Pending(found[1].about, Kind(found[0].kind))
+        if found is None:
+            return None
+        notice, reader = found
+        if notice.kind != Kind.AGAIN:
+            return Pending(reader.about, Kind(notice.kind))
+        choices = self._preferences.choices(self._marks.mark(Purpose.OPT_OUT, notice.delivery_id))
+        return Pending(reader.about, Kind.AGAIN, choices) if choices and choices.lacks else None
 
-    def confirm(self, mark: str) -> Confirmed | None:
-        """Do it, durably, before returning; None if the link is not ours, used or too old."""
+    def confirm(self, mark: str, again: Collection[str] = ()) -> Confirmed | None:
+        """Do it, durably, before returning; None if the link is not ours, used or too old.
+
+        None too where something was to be had `again`, and nothing that could be was named.
+        """
         found = self._open(mark)
         if found is None:
             return None
         notice, reader = found
-        subject = self._rights.find(self._marks.mark(Purpose.OPT_OUT, notice.delivery_id))
-        kind = Kind(notice.kind)
+        token, kind = self._marks.mark(Purpose.OPT_OUT, notice.delivery_id), Kind(notice.kind)
+        if kind is Kind.AGAIN:
+            if not self._preferences.again(token, again):
+                return None
+            self._store.confirm(notice.id, self._clock())
+            return Confirmed(self._opt_outs.describe(token) or reader.about, kind)
+        subject = self._rights.find(token)
         if kind is Kind.FORGET:
             # First: who presses twice is forgotten once, and who presses in vain can press again.
             self._rights.forget(subject, "page")

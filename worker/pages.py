@@ -9,7 +9,7 @@ import base64
 import datetime as dt
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import Any, Final, Protocol
@@ -21,7 +21,7 @@ from markupsafe import Markup
 from worker.content.locales import date, own_name
 from worker.content.words import MEASURE, Catalogues, direction
 from worker.errors import WrongUse
-from worker.forms import PAUSES
+from worker.forms import OPEN, PAUSES, TOPIC
 
 #: The pages there are: before, after, taken back and too late for that, the preferences, the four of what is
 #: confirmed by mail, the three ways in which it did not happen, and the one that says nothing.
@@ -53,6 +53,30 @@ class Page(Protocol):
     @property
     def test(self) -> bool:
         """Whether the link came from a test mail, so that there is nobody to opt out."""
+
+
+class Topic(Protocol):
+    """What some mails are about."""
+
+    @property
+    def slug(self) -> str:
+        """Its name in forms."""
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+
+    @property
+    def titles(self) -> Mapping[str, str]:
+        """The same by language, where it is another."""
+
+    @property
+    def discreet_title(self) -> str:
+        """The same on a discreet page; "" where it is not to be named there."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether they want to hear of it."""
 
 
 class Choices(Protocol):
@@ -90,6 +114,14 @@ class Choices(Protocol):
     def held(self) -> bool:
         """Whether a language and a form can be kept."""
 
+    @property
+    def topics(self) -> Sequence[Topic]:
+        """What the mails may be about, as far as that can be chosen."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether something of what was wanted waits for their word from their mailbox."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -101,7 +133,7 @@ class Shown:
     voucher: str = ""
     #: Where the quick exit leads.
     exit_url: str = "exit"
-    #: What a notice is about: "forget" or "export".
+    #: What a notice is about: "forget", "export" or "choices".
     kind: str = "forget"
     #: All that we hold of a reader, for them.
     facts: Mapping[str, Any] | None = None
@@ -151,8 +183,10 @@ class Pages:
         wanted = (about.language if about else "", *accepted, *self._fallback)
         language = next(found for tag in wanted if (found := self._catalogues.match(tag)))
         discreet = about is not None and about.discreet
+        say = partial(_sentence, self._words[language])
+        topics = _topics(shown.choices, language, discreet=discreet)
         return self._templates[name].render(
-            say=partial(_sentence, self._words[language]),
+            say=say,
             language=language,
             direction=direction(language),
             sender=about.sender if about else "",
@@ -166,6 +200,15 @@ class Pages:
             kind=shown.kind,
             facts=shown.facts,
             choices=shown.choices,
+            topics=topics,
+            again=[
+                *([(OPEN, say("confirm_open"))] if discreet else ()),
+                *(
+                    (TOPIC + slug, say("confirm_topic", topic=title))
+                    for slug, title, wanted in topics
+                    if not wanted
+                ),
+            ],
             paused_until=_day(shown.choices, language),
             languages=self._languages(shown.choices),
             pauses=PAUSES,
@@ -210,15 +253,36 @@ class _Stand:
     discreet: bool = True
     offers_discreet: bool = True
     held: bool = True
+    topics: Sequence[Topic] = ()
+    asked: bool = True
 
 
-_STAND: Final = _Stand(_Sample())
+@dataclass(frozen=True, slots=True)
+class _Topic:
+    """A topic to rehearse with."""
+
+    wanted: bool
+    slug: str = "t"
+    title: str = "T"
+    titles: Mapping[str, str] = field(default_factory=dict)
+    discreet_title: str = "U"
+
+
+_STAND: Final = _Stand(_Sample(), topics=(_Topic(wanted=True), _Topic(wanted=False)))
 _FACTS: Final = {"person": None, "lists": [{"title": "B", "at": None}]}
 _SAMPLES: Final = (
     (_Sample(), Shown(voucher="v")),
     (_Sample(discreet=True), Shown(saved=True, kind="export", facts=_FACTS)),
-    (_Sample(sender="", list_title="", test=True), Shown()),
+    (_Sample(sender="", list_title="", test=True), Shown(kind="choices")),
 )
+
+
+def _topics(choices: Choices | None, language: str, *, discreet: bool) -> Sequence[tuple[str, str, bool]]:
+    """Return each topic's name, title and whether it is wanted; on a discreet page only neutral titles."""
+    topics = choices.topics if choices else ()
+    open_titles = ((each, each.titles.get(language) or each.title) for each in topics)
+    titles = ((each, each.discreet_title) for each in topics) if discreet else open_titles
+    return [(each.slug, title, each.wanted) for each, title in titles if title]
 
 
 def _day(choices: Choices | None, language: str) -> str:

@@ -121,6 +121,10 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 PerSecond = Annotated[float, Field(ge=0)]
 RelayName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,19}$")]
+#: As in the front matter of appeals.
+TopicName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
+Language = Annotated[str, Field(pattern=rf"^{_LANGUAGE}$")]
+Title = Annotated[str, Field(min_length=1, max_length=80)]
 
 
 class Section(BaseModel):
@@ -216,6 +220,18 @@ class Discreet(Mail):
         examples=["news@letters.example.net"],
     )
     sender_name: str = Field(min_length=1, description="Neutral display name.", examples=["Monthly letter"])
+
+
+class Topic(Section):
+    """A topic of appeals that readers may say no to on the page of preferences."""
+
+    title: Title = Field(description="What readers see.", examples=["Petitions"])
+    titles: dict[Language, Title] = Field(
+        default={}, description="The same for readers of other languages.", examples=[{"de": "Petitionen"}]
+    )
+    discreet_title: str = Field(
+        default="", max_length=80, description="What discreet readers see; without it they are not asked."
+    )
 
 
 class Web(Section):

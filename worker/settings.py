@@ -76,6 +76,12 @@ class Settings(BaseSettings):
         default=sections.Fields(), description="What is known of people beside their address."
     )
     web: sections.Web = Field(default=sections.Web(), description="The opt-out and preference pages.")
+    topics: dict[sections.TopicName, sections.Topic] = Field(
+        default={},
+        max_length=20,
+        description="Topics offered on the page of preferences, called as in the appeals' front matter.",
+        examples=["petitions"],
+    )
     relay: sections.Relay = Field(default=sections.Relay(), description="The server that takes our mail.")
     relays: dict[sections.RelayName, sections.Relay] = Field(
         default={},

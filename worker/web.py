@@ -4,7 +4,7 @@ Owns the routes and the headers of every answer. Refuses: to change anything on 
 and sign-in; redirects; and to say "done" before what was asked is stored.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Final, Protocol, TypeVar
@@ -94,11 +94,23 @@ class Pending(Protocol):
 
     @property
     def kind(self) -> str:
-        """What was asked for: "forget" or "export"."""
+        """What was asked for: "forget", "export" or "choices"."""
+
+    @property
+    def choices(self) -> Choices | None:
+        """What could be had again, where that was asked for."""
 
 
-class Confirmed(Pending, Protocol):
+class Confirmed(Protocol):
     """What it has done."""
+
+    @property
+    def about(self) -> Page:
+        """What its page may tell."""
+
+    @property
+    def kind(self) -> str:
+        """What was asked for."""
 
     @property
     def facts(self) -> Mapping[str, Any] | None:
@@ -117,8 +129,8 @@ class Confirmations(Protocol):
     def pending(self, mark: str) -> Pending | None:
         """Tell what it would do; None if not ours, used or too old. Changes nothing."""
 
-    def confirm(self, mark: str) -> Confirmed | None:
-        """Do it before returning; None as before."""
+    def confirm(self, mark: str, again: Collection[str]) -> Confirmed | None:
+        """Do it before returning; None as before, or where nothing is named that could be had `again`."""
 
 
 class Guard(Protocol):
@@ -293,7 +305,7 @@ class _Desk:
         pending = await run_in_threadpool(self._confirmations.pending, mark)
         if pending is None:
             return self._face.page(request, "spent", status=HTTPStatus.GONE)
-        return self._face.page(request, "confirm", pending.about, Shown(kind=pending.kind))
+        return self._face.page(request, "confirm", pending.about, Shown(pending.choices, kind=pending.kind))
 
     async def confirm(self, request: Request) -> Response:
         """Do what the notice's reader confirms by that button, and show it."""
@@ -301,9 +313,9 @@ class _Desk:
         mark = self._mark(request)
         if form.choice is not Choice.CONFIRM:
             raise HTTPException(HTTPStatus.BAD_REQUEST)
-        done = await run_in_threadpool(self._confirmations.confirm, mark)
+        done = await run_in_threadpool(self._confirmations.confirm, mark, form.again)
         if done is None:
-            return self._face.page(request, "spent", status=HTTPStatus.GONE)
+            return await self.show_notice(request)
         return self._face.page(request, "confirmed", done.about, Shown(kind=done.kind, facts=done.facts))
 
     def _mark(self, request: Request) -> str:

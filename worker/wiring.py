@@ -223,13 +223,14 @@ class Wiring:
     @cached_property
     def preferences(self) -> "Preferences":
         """What readers choose by link."""
-        from worker.preferences import Preferences
+        from worker.preferences import Preferences, Topic
 
         return Preferences(
             self.database,
             self.opt_outs,
             self.rights,
             offers_discreet=self.settings.discreet is not None,
+            topics=[Topic(slug, **each.model_dump()) for slug, each in self.settings.topics.items()],
             clock=self.clock,
         )
 
@@ -291,6 +292,7 @@ class Wiring:
             store,
             self.opt_outs,
             self.rights,
+            self.preferences,
             marks,
             portray=portray,
             note=self.audit.note,

@@ -89,6 +89,7 @@ def main(folder: Path) -> None:
         Notices(database),
         opt_outs,
         rights,
+        preferences,
         keyring.marks(),
         portray=lambda _subject: {},
         note=lambda _deed: None,

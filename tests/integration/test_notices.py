@@ -20,19 +20,22 @@ from worker.content.rendering import Organisation
 from worker.deeds import Deed
 from worker.errors import Unavailable
 from worker.feedback import OptOuts
+from worker.forms import Wish
 from worker.notices import DAYS, Confirmations, Courier
 from worker.post.endpoints import Endpoint
 from worker.post.relay import Relay
+from worker.preferences import Preferences, Topic
 from worker.rights import Rights
 from worker.sealing import Keyring, Person
 from worker.store.audience import Rule
+from worker.store.audit import Audit
 from worker.store.database import Database
 from worker.store.notices import MOST_A_DAY, Notices
 from worker.store.people import People
 from worker.store.plans import Draft, Plans
 from worker.store.schema import deliveries, notices, people
 from worker.store.staging import Staged
-from worker.store.suppressions import EVERYTHING, Suppressions
+from worker.store.suppressions import EVERYTHING, Suppression, Suppressions
 from worker.tokens import Purpose
 
 _TEMPLATES = Path(__file__).parents[2] / "templates"
@@ -76,10 +79,18 @@ class Office:
         names = {"sender": "Example Equality", "discreet_sender": "Letters"}
         self.opt_outs = OptOuts(database, self.keyring, **names, clock=clock)
         self.rights = Rights(database, self.keyring, random=secrets.token_bytes, clock=clock)
+        topics = [
+            Topic("petitions", "Petitions", {"de": "Petitionen"}),
+            Topic("health", "Health", discreet_title="Well-being"),
+        ]
+        self.preferences = Preferences(
+            database, self.opt_outs, self.rights, offers_discreet=True, topics=topics, clock=clock
+        )
         self.pages = Confirmations(
             self.store,
             self.opt_outs,
             self.rights,
+            self.preferences,
             self.keyring.marks(),
             portray=lambda subject: {"address": subject.person and subject.person.address.spec},
             note=self.deeds.append,
@@ -280,3 +291,61 @@ def test_a_notices_link_ends(office: Office, clock: Any) -> None:
     assert office.pages.ask("a" * 32, "forget") is None
     assert office.pages.ask(office.keyring.marks().mark(Purpose.OPT_OUT, 0), "forget") is not None
     assert len(office.states()) == 1
+
+
+def _stands(office: Office, place: int) -> tuple[set[str], bool]:
+    """What one of the two said no to, and whether their mail is discreet."""
+    subject = office.rights.find(office.links[place])
+    said = Suppressions(office.database).find(subject.keys[0])
+    assert subject.person is not None
+    return {one.scope for one in said}, subject.person.discreet
+
+
+def test_what_was_switched_off_comes_back_by_the_mailboxs_word_alone(office: Office) -> None:
+    """A topic and the discreet form: off at once, by the page; on again by the link in one mail, and noted.
+
+    Whoever sits at an open page can so neither expose its reader nor lift their "no".
+    """
+    link = office.links[1]
+    choose = office.preferences.choose
+    choices = choose(link, Wish(topics={"petitions": False, "health": False, "made-up": False}))
+    assert choices is not None
+    assert not choices.asked
+    assert office.states() == []
+    off = {"topic:petitions", "topic:health"}
+    assert _stands(office, 1) == (off, True)
+    choices = choose(link, Wish(discreet=False, language="de", topics={"petitions": True, "health": False}))
+    assert choices is not None
+    assert (choices.asked, choices.discreet, choices.language) == (True, True, "de")
+    assert _stands(office, 1) == (off, True)
+    assert office.courier().send() == 1
+    ((_, data),) = office.server.delivered
+    assert b"Petition" not in data
+    assert b"Equality" not in data
+    (mark,) = office.marks()
+    pending = office.pages.pending(mark)
+    assert pending is not None
+    assert pending.choices is not None
+    assert pending.choices.lacks == {"open", *off}
+    for nothing in ((), ("topic:made-up", "list:1", "all")):
+        assert office.pages.confirm(mark, nothing) is None
+    assert _stands(office, 1) == (off, True)
+    assert office.pages.confirm(mark, ("open", "topic:petitions")) is not None
+    assert _stands(office, 1) == ({"topic:health"}, False)
+    assert (office.pages.pending(mark), office.pages.confirm(mark, off)) == (None, None)
+    told = [(one.operator, one.action, one.subject) for one in Audit(office.database).entries()]
+    assert told == [
+        ("(the person)", "people correct", ""),
+        ("(the person)", "suppress lift", "topic:petitions"),
+    ]
+
+
+def test_what_an_operator_has_set_is_no_readers_to_bring_back(office: Office, clock: Any) -> None:
+    """A topic that an operator closed to somebody is not offered, and no link of theirs opens it."""
+    key = office.keyring.address_key(office.people[0].address)
+    Suppressions(office.database).add([Suppression(key, "topic:petitions", "operator", "cli", clock())])
+    choices = office.preferences.choose(office.links[0], Wish(topics={"petitions": True, "health": False}))
+    assert choices is not None
+    assert [(one.slug, one.wanted) for one in choices.topics] == [("health", False)]
+    assert not office.preferences.again(office.links[0], {"topic:petitions"})
+    assert _stands(office, 0)[0] == {"topic:petitions", "topic:health"}

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from worker.addresses import parse
 from worker.feedback import OptOuts
 from worker.forms import Wish
-from worker.preferences import Choices, Preferences
+from worker.preferences import Choices, Preferences, Topic
 from worker.rights import Correction, Rights
 from worker.sealing import Keyring, Person
 from worker.store.audience import Rule
@@ -45,8 +46,9 @@ class Desk:
         self.rights = Rights(database, self.keyring, random=secrets.token_bytes, clock=clock)
         names = {"sender": "Example Equality", "discreet_sender": "Letters"}
         self.opt_outs = OptOuts(database, self.keyring, **names, clock=clock)
+        topics = [Topic("petitions", "Petitions"), Topic("health", "Health")]
         self.preferences = Preferences(
-            database, self.opt_outs, self.rights, offers_discreet=True, clock=clock
+            database, self.opt_outs, self.rights, offers_discreet=True, topics=topics, clock=clock
         )
 
     def _import(self) -> None:
@@ -62,7 +64,7 @@ class Desk:
         """Choose, and return how things stand then."""
         choices = self.preferences.choose(self.token, Wish(**wanted))
         assert choices is not None
-        assert choices == self.preferences.choices(self.token)
+        assert replace(choices, asked=False) == self.preferences.choices(self.token)
         return choices
 
     @property
@@ -106,9 +108,22 @@ def test_choices_are_kept_and_shown_again(desk: Desk, clock: Any) -> None:
     assert shape == desk.keyring.shape(kept)
     assert desk.reasons == {"suppressed"}
     third = desk.choose(pause_days=0, fewer=False, discreet=False)
-    assert (third.paused_until, third.fewer, third.discreet, third.language) == (None, False, False, "de")
+    # The form of the mail waits for their word from their mailbox (test_notices).
+    assert (third.paused_until, third.fewer, third.asked, third.discreet) == (None, False, True, True)
     assert desk.reasons == {""}
     assert desk.scopes == set()
+
+
+def test_a_topic_is_left_out_from_the_next_plan_on(desk: Desk) -> None:
+    """Who does not want to hear about something is left out of appeals about it, and of no others."""
+    about = replace(desk.rule, topics=("petitions",))
+    choices = desk.choose(topics={"petitions": False, "health": True})
+    assert [(one.slug, one.wanted) for one in choices.topics] == [("petitions", False), ("health", True)]
+    assert desk.scopes == {"topic:petitions"}
+    assert (desk.reasons, {kind.reason for kind in desk.plans.kinds(about)}) == ({""}, {"suppressed"})
+    (entry,) = Suppressions(desk.database).find(desk.key)
+    assert (entry.reason, entry.source) == ("opt-out", "page")
+    assert desk.choose().topics == choices.topics  # a form without topics leaves them alone
 
 
 def test_a_pause_ends_by_the_tick(desk: Desk, clock: Any) -> None:

@@ -69,6 +69,7 @@ class Site:
             Notices(database),
             opt_outs,
             rights,
+            preferences,
             keyring.marks(),
             portray=lambda _subject: {},
             note=lambda _deed: None,

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -48,6 +48,8 @@ class Choices:
     discreet: bool = False
     offers_discreet: bool = True
     held: bool = True
+    topics: Sequence[Any] = ()
+    asked: bool = False
 
 
 def shown(name: str, about: About, **facts: Any) -> str:
@@ -308,3 +310,47 @@ def test_contrast() -> None:
         ):
             bright, dark = sorted((light(scheme[front]), light(scheme[back])), reverse=True)
             assert (bright + 0.05) / (dark + 0.05) >= 4.5, (front, back)
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What some mails are about, for these tests."""
+
+    slug: str
+    title: str
+    titles: Mapping[str, str]
+    discreet_title: str
+    wanted: bool
+
+
+_TOPICS = (
+    Topic("petitions", "Petitions", {"de": "Petitionen"}, "", wanted=True),
+    Topic("health", "Health", {}, "Well-being", wanted=False),
+)
+
+
+@pytest.mark.parametrize(
+    ("language", "discreet", "titles", "hidden"),
+    [
+        ("en", False, ["Petitions", "Health"], "Well-being"),
+        ("de", False, ["Petitionen", "Health"], "Petitions"),
+        ("de", True, ["Well-being"], "Health"),
+    ],
+)
+def test_topics_are_called_as_their_reader_may_see_them(
+    language: str,
+    discreet: bool,  # noqa: FBT001 - a parameter of the table
+    titles: list[str],
+    hidden: str,
+) -> None:
+    """In the reader's language; on a discreet page by neutral titles, and those without one not at all."""
+    about = About(language=language, discreet=discreet)
+    page = shown("choices", about, topics=_TOPICS)
+    assert re.findall(r'name="topic".*?<span>(.*?)</span>', page) == titles
+    assert re.findall(r'name="topic" value="(\w+)" checked', page) == ["petitions"] * (not discreet)
+    assert f">{hidden}<" not in page
+    choices = Choices(about, topics=_TOPICS, discreet=discreet)
+    again = PAGES.render("confirm", about, shown=Shown(choices, kind="choices"))
+    assert re.findall(r'name="again" value="([\w:]+)"', again) == ["open"] * discreet + ["topic:health"]
+    assert hidden not in again
+    assert "checked" not in again

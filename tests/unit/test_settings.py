@@ -475,3 +475,35 @@ class TestRelays:
         with pytest.raises(WrongUse, match=re.escape(told)) as caught:
             settings.load(tmp_path, {})
         assert "password = x" not in str(caught.value)
+
+
+class TestTopics:
+    """What readers may say no to on the page of preferences."""
+
+    def test_each_has_its_own_table(self, tmp_path: Path) -> None:
+        """By the name that appeals have in their front matter, with a title for people."""
+        written(tmp_path, '[topics.trans-rights]\ntitle = "Trans rights"\ntitles = { ru = "Права" }\n')
+        (topic,) = settings.load(tmp_path, {}).topics.items()
+        assert topic == ("trans-rights", sections.Topic(title="Trans rights", titles={"ru": "Права"}))
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("[topics.a-b]", "topics.a-b.title is missing (What readers see.)"),
+            ('[topics.a-b]\ntitle = ""', "topics.a-b.title"),
+            ('[topics.a-b]\ntitle = "A"\ntitel = "B"', "topics.a-b.titel is not a setting"),
+            ('[topics."A B"]\ntitle = "A"', "topics"),
+            ('[topics.a]\ntitle = "A"\ntitles = { "no language" = "B" }', "topics.a.titles"),
+        ],
+    )
+    def test_a_wrong_one_is_named(self, tmp_path: Path, text: str, told: str) -> None:
+        """With its key and what it means."""
+        written(tmp_path, text)
+        with pytest.raises(WrongUse, match=re.escape(told)):
+            settings.load(tmp_path, {})
+
+    def test_the_template_shows_how(self, tmp_path: Path) -> None:
+        """The new workspace's file explains a topic's keys; they can be switched on as they stand."""
+        written(tmp_path, re.sub(r"(?m)^#(?=[\w\[])", "", settings.template()))
+        found = settings.load(tmp_path, {}).topics
+        assert found == {"petitions": sections.Topic(title="Petitions", titles={"de": "Petitionen"})}

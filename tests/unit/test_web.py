@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -65,6 +65,8 @@ class Choices:
     discreet: bool = False
     offers_discreet: bool = True
     held: bool = True
+    topics: Sequence[Any] = ()
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Confirmed:
 
     about: About
     kind: str
+    choices: Choices | None = None
     facts: Mapping[str, Any] | None = None
 
 
@@ -91,6 +94,7 @@ class Memory:
     confirmed: list[str] = field(default_factory=list)
     kind: str = "forget"
     facts: Mapping[str, Any] | None = None
+    again: Collection[str] = ()
     guesses: list[str] = field(default_factory=list)
     wait: int = 0
     fault: Exception | None = None
@@ -148,10 +152,11 @@ class Memory:
         about = self.describe(mark)
         return None if about is None or mark in self.confirmed else Confirmed(about, self.kind)
 
-    def confirm(self, mark: str) -> Confirmed | None:
-        """Do it once."""
-        pending = self.pending(mark)
+    def confirm(self, mark: str, again: Collection[str]) -> Confirmed | None:
+        """Do it once; where something is to be had again, only what is named."""
+        pending = self.pending(mark) if again or self.kind != "choices" else None
         self.confirmed += [mark] if pending else []
+        self.again = again
         return pending and replace(pending, facts=self.facts)
 
     def guessed(self, address: str) -> int:
@@ -339,6 +344,10 @@ def test_the_button_of_the_page() -> None:
         (b"choice=save&pause=keep&of=fewer&fewer=1&of=discreet", [Wish(fewer=True, discreet=False)]),
         (b"choice=save&fewer=1&discreet=1", [Wish()]),
         (b"CHOICE=Save&language=DE", [Wish(language="de")]),
+        (
+            b"choice=save&of=topic:a&of=topic:b&topic=b&topic=c&of=discreet&discreet=1",
+            [Wish(discreet=True, topics={"a": False, "b": True})],
+        ),
         (b"choice=forget", ["forget"]),
         (b"choice=export", ["export"]),
     ],
@@ -414,6 +423,19 @@ def test_a_notices_link_shows_a_button_does_its_deed_once_and_only_on_post() -> 
     assert ask(app, "GET", "/n/forged").status_code == 404
     assert ask(app, "POST", "/n/forged", b"choice=confirm", content_type=URLENCODED).status_code == 404
     assert len(memory.guesses) == 2
+
+
+def test_what_is_to_be_had_again_is_named() -> None:
+    """Behind the notice's link only what its page names comes back; a press that names nothing asks again."""
+    memory = Memory(kind="choices")
+    app = app_of(memory)
+    nothing = ask(app, "POST", f"/n/{GOOD}", b"choice=confirm", content_type=URLENCODED)
+    assert (nothing.status_code, memory.changes) == (200, [])
+    assert 'value="confirm"' in nothing.text
+    done = ask(app, "POST", f"/n/{GOOD}", b"choice=confirm&again=open&again=topic:a", content_type=URLENCODED)
+    assert (done.status_code, memory.changes) == (200, [GOOD])
+    assert memory.again == {"open", "topic:a"}
+    assert ask(app, "GET", f"/n/{GOOD}").status_code == 410
 
 
 def test_the_quick_exit() -> None:
