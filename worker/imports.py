@@ -6,14 +6,15 @@ repeating a rejected row's content anywhere.
 """
 
 import csv
+import io
 import itertools
-import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from worker import coffer
 from worker.addresses import provider
 from worker.bars import first, under
 from worker.deeds import Deed
@@ -313,8 +314,7 @@ class Rejects:
         """List one row."""
         if self._stream is None:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            made = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-            self._stream = os.fdopen(made, "w", encoding="utf-8", newline="")
+            self._stream = io.TextIOWrapper(coffer.begun(self._path), encoding="utf-8", newline="")
             csv.writer(self._stream).writerow(("line", "reason", "message"))
         csv.writer(self._stream).writerow((row.line, row.reason, row.message))
 

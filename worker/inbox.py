@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from worker import coffer
 from worker.errors import Unavailable, WrongUse
 
 #: Mails kept for a person at most; whoever floods us must not fill the disk.
@@ -102,7 +103,7 @@ class Kept:
         if len(self.files()) >= MOST_KEPT:
             return False
         draft = file.with_suffix(".new")
-        with open(draft, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened:
+        with coffer.begun(draft) as opened:
             opened.write(data)
             opened.flush()
             os.fsync(opened.fileno())

@@ -4,15 +4,13 @@ Owns their files: `000001.eml` byte for byte, its envelope in `000001.json`, `in
 only, each whole or not at all. Refuses: to change a mail; how the page looks is `gallery`'s.
 """
 
-import functools
 import itertools
 import json
-import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from worker import gallery
+from worker import coffer, gallery
 
 #: Mails that the page shows in full: a browser loads each one's frame, 500 take it a quarter of a minute.
 SHOWN = 200
@@ -56,8 +54,7 @@ class Outbox:
     def _write(self, name: str, data: bytes) -> Path:
         draft = self.folder / f".{name}.new"
         try:
-            opener = functools.partial(os.open, mode=0o600)
-            with open(draft, "wb", opener=opener) as opened:
+            with coffer.begun(draft) as opened:
                 opened.write(data)
             return draft.replace(self.folder / name)
         except OSError:

@@ -43,15 +43,16 @@ class Recogniser:
 
     def these(self, people: Iterable[Address], kinds: Collection[str]) -> int:
         """Give these people the suppressions that stand under hashes of their addresses; return how many."""
-        meant: dict[bytes, bytes] = {}
+        meant: dict[bytes, tuple[bytes, ...]] = {}
         for address in people:
-            own = self._keyring.address_key(address)
+            own = self._keyring.address_keys(address)
             for other in disguises.of(address, kinds):
                 meant |= dict.fromkeys(self._keyring.address_keys(other), own)
         if not meant:
             return 0
-        standing = self._suppressions.standing(list(meant))
-        return self._suppressions.add([replace(one, address_key=meant[one.address_key]) for one in standing])
+        # Under every look-up key: while keys are changed, some people are still held under an older one.
+        whose = ((one, meant[one.address_key]) for one in self._suppressions.standing(list(meant)))
+        return self._suppressions.add([replace(one, address_key=own[0], forms=own) for one, own in whose])
 
     def keys(self, address: Address) -> Sequence[bytes]:
         """Return the keys under which a suppression may name this address by a hash only."""

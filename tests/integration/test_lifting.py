@@ -6,7 +6,8 @@ from worker.deeds import PERSON, Action, Deed
 from worker.store.audit import Audit
 from worker.store.database import Database
 from worker.store.people import People
-from worker.store.suppressions import EVERYTHING, Act, Suppression, Suppressions
+from worker.store.suppressions import EVERYTHING, FEWER, REST, Act, Suppression, Suppressions
+from worker.store.wishes import Wishes, begin_rests, wish
 
 KEY, OLDER = b"k" * 16, b"o" * 16
 REASONS = ("opt-out", "bounce", "imported", "operator", "complaint", "erasure")
@@ -51,6 +52,33 @@ def test_what_was_said_since_may_be_all_that_is_lifted(database: Database) -> No
     done = store.lift([KEY, OLDER], EVERYTHING, Act.CONFIRMED, DEED, since=7.0)
     assert (done.lifted, [one.created_at for one in done.left]) == (1, [5.0])
     assert [one.scope for one in store.find(OLDER)] == ["list:1"]
+
+
+def test_an_operator_ends_a_pause_but_not_the_wish_for_fewer(database: Database) -> None:
+    """A pause was "nothing until then"; fewer mails is no "no". A lift for one list leaves both alone."""
+    store = Suppressions(database)
+    with database.write() as connection:
+        wish(connection, KEY, Wishes(paused_until=1e10, fewer=True), 5.0)
+        assert not begin_rests(connection, {7: KEY}, 6.0)
+    assert store.lift([KEY], "list:1", Act.OPERATOR, DEED) == (0, [])
+    for act in Act:
+        with database.write() as connection:
+            wish(connection, KEY, Wishes(paused_until=1e10 + 1, fewer=True), 7.0)
+        done = store.lift([KEY], None, act, DEED)
+        assert (done.lifted, [one.scope for one in done.left]) == (1, [FEWER])
+    assert {one.scope for one in store.find(KEY)} == {FEWER, REST}
+
+
+def test_what_changes_an_entry_is_not_called_new(database: Database) -> None:
+    """An opt-out that its page could take back becomes the later, firmer one; only others are counted."""
+    store = Suppressions(database)
+    store.add([no("opt-out", at=5.0)])
+    assert store.add([Suppression(KEY, EVERYTHING, "imported", "a.csv", 9.0), no("opt-out", OLDER)]) == 1
+    assert [(one.reason, one.source, one.created_at) for one in store.find(KEY)] == [
+        ("imported", "a.csv", 9.0)
+    ]
+    assert store.add([no("opt-out", at=10.0)]) == 0
+    assert store.find(KEY)[0].source == "a.csv"
 
 
 @pytest.mark.parametrize(

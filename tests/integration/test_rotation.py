@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from worker import imports
+from worker import disguises, imports
 from worker.addresses import Address, parse
 from worker.deeds import Deed
 from worker.deliveries import State
 from worker.errors import Unavailable, WrongUse
 from worker.feedback import OptOuts
 from worker.imports import Importer, Rejects, Result, Target
+from worker.recognising import Recogniser
 from worker.rights import Rights
 from worker.rotation import Rotation, states
 from worker.sealing import Keyring, NewKeyError, Person
@@ -417,3 +418,34 @@ def test_a_process_without_the_new_key_says_so_and_calls_nothing_done(bureau: Bu
         bureau.suppressions.add([Suppression(forms[0], EVERYTHING, "operator", "cli", 1.0, forms=forms)])
     knows = Keyring.load(old.dump(), again=lambda: bureau.file)
     assert Person.from_bytes(knows.open(row.id, row.sealed)).address in EVERYONE
+
+
+def test_another_tools_hash_holds_through_a_rotation(bureau: Bureau) -> None:
+    """Found in the middle of one, it is put under the hash that its person is still held under.
+
+    Of somebody whom nobody holds it stays under its own key, which is not free then, and is still found.
+    """
+    held, unknown = EVERYONE[0], parse("nobody@example.net")
+    bureau.bring(EVERYONE[:2], bureau.ring())
+    batch = bureau.plans.slice(bureau.campaign(), 10, 1.0)[0]
+    old = bureau.ring()
+    keys = [
+        old.address_key(disguises.disguised("md5", disguises.plain("md5", one.spec)))
+        for one in (held, unknown)
+    ]
+    bureau.suppressions.add([Suppression(key, EVERYTHING, "imported", "a.csv", 1.0) for key in keys])
+    bureau.new_key()
+    bureau.rotation().begin(DEED)
+    ring = bureau.ring()
+    recogniser = Recogniser(bureau.suppressions, Bars(bureau.database), ring)
+    recogniser.expect(["md5"])
+    assert recogniser.everybody() == 1
+    assert len(bureau.claim(batch)) == 1
+    bureau.rotation().run(lambda _renewed: None, DEED)
+    (one,) = bureau.suppressions.find(ring.address_key(held))
+    assert one.reason == "imported"
+    assert [one.address_key for one in bureau.suppressions.standing(recogniser.keys(unknown))] == [keys[1]]
+    found = states(ring, keyrings.Use(2, 2), Records(bureau.database).standing())
+    assert [(one.suppressions, one.free) for one in found if (one.purpose, one.id) == ("lookup", 1)] == [
+        (2, False)
+    ]

@@ -89,12 +89,17 @@ def test_envelope(offer: Offer, changed: dict[str, object], mail: str, rcpt: str
         "a\u2028@example.org",
         "a\ud800@example.org",
         '"john doe"@example.org',
+        "a@example.org,b@example.com",
+        "a,b@example.org",
+        "a@example.org;b@example.com",
+        "a@example.org@example.com",
+        "@example.com:a@example.org",
         "a" * 65 + "@example.org",
         "a@" + "b" * 254,
     ],
 )
 def test_unspeakable(address: str) -> None:
-    """No address can end its command, begin another, or overrun it."""
+    """No address can end its command, begin another, overrun it, or be two people's."""
     assert not speakable(address)
     judged = verdict(parcel(recipient=address), ALL)
     assert isinstance(judged, Reply)

@@ -6,7 +6,6 @@ under the state folder, and nowhere else. Refuses: to send anything, and links t
 
 import datetime as dt
 import hashlib
-import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from worker import previews, screenshots, workspace
+from worker import coffer, previews, screenshots, workspace
 from worker.cli import checking, completion, grammar, incoming, session, terminal
 from worker.content.checks.findings import Finding
 from worker.content.checks.table import SOURCE
@@ -237,10 +236,8 @@ def _written(found: Settings, wanted: _Wanted, page: str) -> Path:
     """Write the page for us alone, whole or not at all."""
     file = _room(found) / f"{wanted.stem}.html"
     draft = file.with_suffix(".new")
-    draft.unlink(missing_ok=True)  # one that a killed run left may have another mode
-    made = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(made, "w", encoding="utf-8") as opened:
-        opened.write(page)
+    with coffer.begun(draft) as opened:
+        opened.write(page.encode())
     return draft.replace(file)
 
 

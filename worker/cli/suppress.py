@@ -20,7 +20,15 @@ from worker.content import appeals
 from worker.deeds import Action
 from worker.errors import Refused, WrongUse
 from worker.store.left import Kind
-from worker.store.suppressions import EVERYTHING, Act, Lifted, Suppression, list_scope, topic_scope
+from worker.store.suppressions import (
+    EVERYTHING,
+    FEWER,
+    Act,
+    Lifted,
+    Suppression,
+    list_scope,
+    topic_scope,
+)
 from worker.wiring import Wiring
 
 app = grammar.commands(
@@ -153,7 +161,8 @@ def lift(
     """Lift suppressions, because their owner asked to hear from us again.
 
     No import does this. Who complained, or asked to be forgotten, stays suppressed unless you name that with
-    --although: they must have asked in writing. Exits 1 if nothing was lifted.
+    --although: they must have asked in writing. A pause that they chose ends too, unless you name a list or a
+    topic; that they want fewer mails stays. Exits 1 if nothing was lifted.
     """
     if not reason.strip():
         raise WrongUse("lifting a suppression takes a reason", remedy='As in: --reason "asked by phone".')
@@ -173,9 +182,13 @@ def lift(
 
 
 def _told_lifted(done: Sequence[Lifted]) -> int:
-    lifted, left = sum(one.lifted for one in done), Counter(each.reason for one in done for each in one.left)
+    lifted, every = sum(one.lifted for one in done), [each for one in done for each in one.left]
+    left = Counter(each.reason for each in every if each.scope != FEWER)
     if lifted or not left:
         terminal.say(f"{count(lifted)} lifted." if lifted else "None of them was suppressed.")
+    if wishing := len(every) - left.total():
+        people = "One of them wants" if wishing == 1 else f"{count(wishing)} of them want"
+        terminal.say(f"{people} fewer mails. That stays; they change it on the page of their opt-out link.")
     for why, number in sorted(left.items()):
         terminal.warn(f"{count(number)} left as they were: {why}. If they asked in writing: --although {why}")
     return 0 if lifted else 1
@@ -189,7 +202,9 @@ def check(*, given: Addresses, as_json: grammar.Json = False) -> int:
 
     Several are told by their place in the order given; no address is repeated.
 
-    JSON: an array of {number, suppressed, entries: [{scope, reason, source, at}]}.
+    JSON: an array of {number, suppressed, entries: [{scope, reason, source, at, until}]}; until is null where
+    it never ends by itself. Scopes are all, list:NAME, topic:NAME, pause (until then nothing) and rest (their
+    last mail was less than 30 days ago, and they want fewer).
     """
     found = _parsed(given)
     with session.opened() as tocsin:
@@ -210,7 +225,7 @@ def check(*, given: Addresses, as_json: grammar.Json = False) -> int:
         rows = [row for number, entries in enumerate(standing, 1) for row in _rows(number, entries, names)]
         columns = [
             Column("No.", number=True),
-            *map(Column, ("Suppressed", "For", "Reason", "Source", "Since")),
+            *map(Column, ("Suppressed", "For", "Reason", "Source", "Since", "Until")),
         ]
         terminal.show(terminal.table(columns, rows))
     return 1 if any(standing) else 0
@@ -218,10 +233,14 @@ def check(*, given: Addresses, as_json: grammar.Json = False) -> int:
 
 def _rows(number: int, entries: Sequence[Suppression], names: suppressed.Names) -> Iterator[tuple[str, ...]]:
     if not entries:
-        yield (str(number), "no", "", "", "", "")
+        yield (str(number), "no", "", "", "", "", "")
     for one in entries:
         facts = suppressed.facts(one, names)
-        yield (str(number), "yes", facts["scope"], facts["reason"], facts["source"], facts["at"][:10])
+        until = (facts["until"] or "")[:10]
+        yield (
+            *(str(number), "yes", str(facts["scope"]), str(facts["reason"]), str(facts["source"])),
+            *(str(facts["at"])[:10], until),
+        )
 
 
 @grammar.command(
@@ -386,7 +405,8 @@ def _topics(tocsin: Wiring) -> set[str]:
 
 def _standing(tocsin: Wiring, address: Address) -> Sequence[Suppression]:
     """Return what stands under any hash key we ever had, or names them by another tool's hash."""
-    own = [one for key in tocsin.keyring.address_keys(address) for one in tocsin.suppressions.find(key)]
+    found = [one for key in tocsin.keyring.address_keys(address) for one in tocsin.suppressions.find(key)]
+    own = [one for one in found if one.scope != FEWER]  # in nobody's way but for the rests it makes
     scopes = {one.scope for one in own}
     hashed = tocsin.suppressions.standing(tocsin.recogniser.keys(address))
     return [*own, *{one.scope: one for one in hashed if one.scope not in scopes}.values()]

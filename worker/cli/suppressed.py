@@ -6,8 +6,8 @@ Owns the columns of an export and its way back in. Refuses: an address in either
 import contextlib
 import csv
 import datetime as dt
+import io
 import itertools
-import os
 import re
 import sys
 from collections import Counter
@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO, TypeAlias
 
-from worker import addresses, disguises
+from worker import addresses, coffer, disguises
 from worker.addresses import AddressError
 from worker.cli import incoming, terminal
 from worker.errors import WrongUse
 from worker.sealing import ADDRESS_KEY_BYTES, Person, SealError
-from worker.store.suppressions import EVERYTHING, Suppression, is_topic, list_scope
+from worker.store.suppressions import EVERYTHING, REST, Suppression, is_topic, list_scope
 from worker.tables.columns import arrange, names_addresses
 from worker.tables.spreadsheets import Record, Rejected, Sheet
 from worker.tables.spreadsheets import read as read_sheet
@@ -80,13 +80,15 @@ def scope_names(tocsin: Wiring) -> Names:
     }
 
 
-def facts(entry: Suppression, names: Names) -> Mapping[str, str]:
+def facts(entry: Suppression, names: Names) -> Mapping[str, str | None]:
     """Return one entry for programs; no hash."""
     return {
         "scope": names.get(entry.scope, entry.scope),
         "reason": entry.reason,
-        "source": entry.source,
-        "at": str(terminal.iso(entry.created_at)),
+        # That of a rest is the number of the mail that it began with, which is nothing to anybody.
+        "source": "our last mail" if entry.source.isdecimal() and entry.scope == REST else entry.source,
+        "at": terminal.iso(entry.created_at),
+        "until": terminal.iso(entry.ends_at),
     }
 
 
@@ -206,9 +208,7 @@ def write_out(tocsin: Wiring, file: str, form: str = "") -> tuple[int, int]:
     path = Path(file)
     draft = path.with_name(f".{path.name}.new")
     try:
-        with os.fdopen(
-            os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8", newline=""
-        ) as stream:
+        with io.TextIOWrapper(coffer.begun(draft), encoding="utf-8", newline="") as stream:
             number = _write(tocsin, stream, form)
         draft.replace(path)
     finally:
@@ -228,7 +228,8 @@ def _write(tocsin: Wiring, stream: TextIO, form: str) -> tuple[int, int]:
         )
         for entry in some:
             if entry.address_key in known:
-                writer.writerow((known[entry.address_key], *facts(entry, names).values()))
+                told = facts(entry, names)
+                writer.writerow((known[entry.address_key], *(told[name] for name in _COLUMNS[1:])))
                 number += 1
             else:
                 unknown += 1

@@ -92,7 +92,9 @@ class Offer:
         )
 
 
-_UNSAFE = re.compile(r"[\s<>\x00-\x20\x7f-\x9f\ud800-\udfff]").search
+# With a comma or a semicolon, or a second @, some server might see two people in it, or a route (RFC 5321
+# appendix C). Quotes could hold them, but nobody is imported whose address needs any.
+_UNSAFE = re.compile(r"[\s<>,;\x00-\x20\x7f-\x9f\ud800-\udfff]").search
 _DOT_LINE = re.compile(rb"\n\.").search  # twice as fast as replacing nothing
 _NOT_XTEXT = re.compile(r"[^!-*,-<>-~]")
 _NEEDS_UTF8 = Reply(550, "5.6.7", "the relay does not offer SMTPUTF8, which this address needs")
@@ -102,9 +104,9 @@ _MALFORMED = Lost(begun=False, reason="malformed", trouble=Trouble.SENDER)
 
 
 def speakable(address: str) -> bool:
-    """Tell whether an address may stand between angle brackets in a command (no injection, no overrun)."""
-    local, at, domain = address.rpartition("@")
-    if not (at and local and domain) or _UNSAFE(address):
+    """Tell whether this may stand between angle brackets: one mailbox, no injection, no overrun."""
+    local, _, domain = address.partition("@")
+    if not (local and domain) or "@" in domain or _UNSAFE(address):
         return False
     if address.isascii():  # nearly all: their letters are their octets
         return len(address) <= _MAX_PATH and len(local) <= _MAX_LOCAL

@@ -176,17 +176,10 @@ def add_within(connection: sa.Connection, entries: Sequence[Suppression]) -> int
         }
         for one in sorted(entries, key=lambda one: (one.address_key, one.scope))
     ]
-    statement = insert_new(suppressions, connection)
-    said = suppressions.c
-    statement = statement.on_conflict_do_update(
-        index_elements=["address_key", "scope"],
-        set_={name: statement.excluded[name] for name in ("reason", "source", "created_at")},
-        where=(said.source == BY_PAGE)
-        & (statement.excluded.source != BY_PAGE)
-        & (said.reason == "opt-out")
-        & (said.created_at > statement.excluded.created_at - UNDO_SECONDS),
-    )
+    statement = insert_new(suppressions, connection).on_conflict_do_nothing()
     new = connection.execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount
+    if new < len(rows):
+        _confirm(connection, [one for one in rows if one["source"] != BY_PAGE])
     connection.execute(sa.insert(unheeded), [{"address_key": one["address_key"]} for one in rows])
     for reason in STRICT:
         _harden(connection, [one for one in rows if one["reason"] == reason], reason)
@@ -204,6 +197,24 @@ def undoable_since(connection: sa.Connection, key: bytes, scope: str, now: float
     )
     at: float | None = connection.execute(query).scalar_one_or_none()
     return at
+
+
+def _confirm(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
+    """Put what is said now in the place of an opt-out that its page could still take back."""
+    if rows:
+        said = suppressions.c
+        change = sa.update(suppressions).where(
+            said.address_key == sa.bindparam("key"),
+            said.scope == sa.bindparam("of"),
+            said.source == BY_PAGE,
+            said.reason == "opt-out",
+            said.created_at > sa.bindparam("at", type_=sa.Double) - UNDO_SECONDS,
+        )
+        change = change.values(
+            reason=sa.bindparam("why"), source=sa.bindparam("from"), created_at=sa.bindparam("at")
+        )
+        names = {"key": "address_key", "of": "scope", "why": "reason", "from": "source", "at": "created_at"}
+        connection.execute(change, [{new: one[name] for new, name in names.items()} for one in rows])
 
 
 def _harden(connection: sa.Connection, rows: Sequence[Mapping[str, object]], reason: str) -> None:
@@ -231,6 +242,9 @@ def lift_within(
 ) -> Lifted:
     """Lift one person's suppressions inside the caller's transaction, and write the deed down if there were.
 
+    Among every scope is a pause, which was "nothing until then". That they want fewer mails is no "no": it
+    stays, and with it the rest that it makes.
+
     The deed is the last thing written: nothing else of the transaction may follow (see audit.append).
 
     Args:
@@ -246,8 +260,10 @@ def lift_within(
     if scope is not None:
         standing = standing.where(suppressions.c.scope == scope)
     reasons = {*_LIFTS[act], *although}
-    found = [Suppression(*row) for row in connection.execute(standing)]
-    lifted = [one for one in found if one.reason in reasons and one.created_at >= since]
+    found = [Suppression(*row) for row in connection.execute(standing.where(suppressions.c.scope != REST))]
+    lifted = [
+        one for one in found if (one.reason in reasons or one.scope == PAUSE) and one.created_at >= since
+    ]
     for one in lifted:
         this = suppressions.c.address_key == one.address_key, suppressions.c.scope == one.scope
         connection.execute(sa.delete(suppressions).where(*this))
