@@ -22,6 +22,7 @@ from worker.content.locales import date, own_name
 from worker.content.words import MEASURE, Catalogues, direction
 from worker.errors import WrongUse
 from worker.forms import OPEN, PAUSES, TOPIC
+from worker.holdings import tell
 
 #: The pages there are: before, after, taken back and too late for that, the preferences, the four of what is
 #: confirmed by mail, the three ways in which it did not happen, and the one that says nothing.
@@ -198,7 +199,7 @@ class Pages:
             exit_url=shown.exit_url,
             saved=shown.saved,
             kind=shown.kind,
-            facts=shown.facts,
+            told=tell(shown.facts, self._words[language], language) if shown.facts else (),
             choices=shown.choices,
             topics=topics,
             again=[

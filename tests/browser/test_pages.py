@@ -19,9 +19,10 @@ from playwright.sync_api import Page, expect
 
 from worker import processes
 from worker.addresses import parse
+from worker.cli import dossiers
 from worker.feedback import OptOuts
 from worker.notices import Confirmations
-from worker.preferences import Preferences
+from worker.preferences import Preferences, Topic
 from worker.rights import Rights
 from worker.sealing import Keyring, Person
 from worker.serving import serve
@@ -30,7 +31,7 @@ from worker.store.database import Database
 from worker.store.notices import Notices
 from worker.store.people import People
 from worker.store.plans import Draft, Plans
-from worker.store.schema import deliveries, suppressions
+from worker.store.schema import deliveries, notices, suppressions
 from worker.store.staging import Staged
 from worker.tokens import Purpose
 from worker.web import Staff, create_app
@@ -43,9 +44,9 @@ _ROOT = Path(__file__).parents[2]
 READERS = {
     "keyboard": Person(parse("kay@example.org"), {}, "en"),
     "chooser": Person(parse("cho@example.org"), {}, "en"),
-    "open": Person(parse("open@example.org"), {}, "en"),
-    "arabic": Person(parse("ara@example.org"), {}, "ar"),
-    "discreet": Person(parse("dis@example.org"), {}, "de", discreet=True),
+    "asker": Person(parse("ask@example.org"), {}, "en", discreet=True),
+    "open": Person(parse("open@example.org"), {"town": "Exampleton", "first_name": "Olive"}, "en"),
+    "arabic": Person(parse("ara@example.org"), {"first_name": "ليلى"}, "ar", discreet=True),
 }
 
 
@@ -62,11 +63,12 @@ def main(folder: Path) -> None:
     database, keyring = Database(f"sqlite:///{folder}/t.sqlite3"), Keyring.generate(secrets.token_bytes)
     database.upgrade()
     store = People(database)
-    consent = store.consent_ids([("consent", "form", "")])[0]
+    consent = store.consent_ids([("consent", "form", "Yes, write to me when it is urgent.")])[0]
     with store.begin_import() as opened:
         for number, person in enumerate(READERS.values(), start=1):
             sealed = keyring.seal(number, person.to_bytes(), secrets.token_bytes(12))
-            opened.add([Staged(keyring.address_key(person.address), number, sealed, "other", consent, 1.0)])
+            key = keyring.address_key(person.address)
+            opened.add([Staged(key, number, sealed, "other", consent, 1_780_000_000.0)])
         opened.finish("urgent", "Urgent appeals", 1.0)
     rule = Rule((store.find_lists(["urgent"])[0].id,))
     plans = Plans(database, batch_size=100)
@@ -79,19 +81,26 @@ def main(folder: Path) -> None:
     marks = {
         name: keyring.marks().mark(Purpose.OPT_OUT, number) for name, number in zip(READERS, ids, strict=True)
     }
+    marks |= {f"notice {number}": keyring.marks().mark(Purpose.NOTICE, number) for number in range(1, 40)}
     marks |= {"test": keyring.marks().mark(Purpose.OPT_OUT, 0), "forged": "a" * 32}
     opt_outs = OptOuts(
         database, keyring, sender="Example Equality", discreet_sender="Letters", clock=time.time
     )
     rights = Rights(database, keyring, random=secrets.token_bytes, clock=time.time)
-    preferences = Preferences(database, opt_outs, rights, offers_discreet=True, clock=time.time)
+    topics = [
+        Topic("petitions", "Petitions", {"ar": "عرائض"}),
+        Topic("health", "Health and advice", discreet_title="Well-being"),
+    ]
+    preferences = Preferences(
+        database, opt_outs, rights, offers_discreet=True, topics=topics, clock=time.time
+    )
     confirmations = Confirmations(
         Notices(database),
         opt_outs,
         rights,
         preferences,
         keyring.marks(),
-        portray=lambda _subject: {},
+        portray=lambda subject: dossiers.facts(subject, {}),
         note=lambda _deed: None,
         clock=time.time,
     )
@@ -121,6 +130,14 @@ class Site:
     def link(self, name: str) -> str:
         """Return the link in a reader's mail."""
         return f"{self.base}/o/{self.marks[name]}"
+
+    def notice(self, name: str) -> str:
+        """Return the link in the last notice to a reader."""
+        query = sa.select(sa.func.max(notices.c.id))
+        query = query.where(notices.c.address_key == bytes.fromhex(self.keys[name]))
+        with self.database.read() as connection:
+            number = connection.execute(query).scalar_one()
+        return f"{self.base}/n/{self.marks[f'notice {number}']}"
 
     def stands(self, name: str) -> set[str]:
         """Return the scopes that stand against writing to a reader."""
@@ -198,8 +215,46 @@ def test_choose_by_keyboard_without_scripts(site: Site, open_page: "OpenPage") -
     assert site.stands("chooser") == {"pause", "fewer", "list:1"}
 
 
+def test_ask_and_confirm_by_keyboard_without_scripts(site: Site, open_page: "OpenPage") -> None:
+    """Topics and the discreet form go off by the page alone; on again, and "delete me", by the notice's link.
+
+    On its page the button is the first stop of the Tab key, but for what is to be ticked before it.
+    """
+    page: Page = open_page(width=390, javascript=False)
+    page.goto(f"{site.link('asker')}?choices")
+    for label in ("Well-being", "Discreet emails"):
+        page.get_by_label(label).focus()
+        page.keyboard.press("Space")
+    press(page, "Enter", "Save")
+    expect(page.get_by_role("status")).to_contain_text("an email with a link is on its way")
+    expect(page.get_by_label("Well-being")).not_to_be_checked()
+    expect(page.get_by_label("Discreet emails")).to_be_checked()
+    assert site.stands("asker") == {"topic:health"}
+    page.goto(site.notice("asker"))
+    for _ in range(2):
+        page.keyboard.press("Tab")
+        expect(page.locator(":focus")).not_to_be_checked()
+        page.keyboard.press("Space")
+    press(page, "Enter", "Yes, send me this again")
+    expect(page.locator("h1")).to_have_text("Saved. It holds from now on.")
+    assert site.stands("asker") == set()
+    page.goto(f"{site.link('asker')}?choices")
+    expect(page.get_by_label("Discreet emails")).not_to_be_checked()
+    expect(page.get_by_label("Petitions")).to_be_checked()
+    press(page, "Enter", "Delete my data")
+    expect(page.locator("h1")).to_have_text("Please look into your mailbox")
+    page.goto(site.notice("asker"))
+    page.keyboard.press("Tab")
+    expect(page.locator(":focus")).to_have_text("Delete everything")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("Deleted")
+    assert site.stands("asker") == {"all"}
+    press(page, "Enter", "Leave this page quickly")
+    expect(page.locator("h1")).to_have_text("Nothing to see here")
+
+
 def _pages(site: Site, page: Page, name: str) -> Iterator[str]:
-    """Open each page of a reader in turn, and leave everything as it was."""
+    """Open each page of a reader in turn; in the end they are forgotten."""
     page.goto(site.link(name))
     yield "ask"
     page.goto(f"{site.link(name)}?choices")
@@ -216,6 +271,7 @@ def _pages(site: Site, page: Page, name: str) -> Iterator[str]:
     yield "undone"
     page.reload()
     yield "late"
+    yield from _notices(site, page, name)
     page.goto(site.link("forged"))
     yield "lost"
     page.goto(f"{site.link('test')}?choices")
@@ -224,9 +280,34 @@ def _pages(site: Site, page: Page, name: str) -> Iterator[str]:
     yield "exit"
 
 
-@pytest.mark.parametrize(
-    ("name", "width", "dark"), [("open", 1000, False), ("arabic", 320, True), ("discreet", 320, False)]
-)
+def _notices(site: Site, page: Page, name: str) -> Iterator[str]:
+    """Ask for each thing on a reader's page, and open what stands behind the links in their mails."""
+    page.goto(f"{site.link(name)}?choices")
+    for box in page.locator('input[name="topic"]').all():
+        box.uncheck()
+    page.locator("form", has=page.locator("select")).locator("button").click()
+    page.get_by_role("status").wait_for()
+    for box in page.locator('input[name="topic"]').all():
+        box.check()
+    page.locator("form", has=page.locator("select")).locator("button").click()
+    yield "saved, and asked"
+    for kind in ("choices", "export", "forget"):
+        if kind != "choices":
+            page.goto(f"{site.link(name)}?choices")
+            page.locator("form", has=page.locator(f'input[value="{kind}"]')).locator("button").click()
+            yield f"asked for {kind}"
+        link = site.notice(name)
+        page.goto(link)
+        for box in page.locator('input[name="again"][type="checkbox"]').all():
+            box.check()
+        yield f"confirm {kind}"
+        page.locator("main button").click()
+        yield f"confirmed {kind}"
+        page.goto(link)
+        yield f"spent {kind}"
+
+
+@pytest.mark.parametrize(("name", "width", "dark"), [("open", 1000, False), ("arabic", 320, True)])
 def test_nothing_stands_in_a_readers_way(
     site: Site,
     open_page: "OpenPage",
@@ -245,9 +326,10 @@ def test_nothing_stands_in_a_readers_way(
         assert axe(page) == [], stage
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width, stage
         seen.append(page.evaluate("() => document.documentElement.dir"))
-    assert len(seen) == 10
+    assert len(seen) == 22
     # Those that belong to nobody speak the browser's language.
-    assert seen == ["rtl" if name == "arabic" else "ltr"] * 7 + ["rtl"] * 3
+    own = "rtl" if name == "arabic" else "ltr"
+    assert seen == [own] * 7 + [own, own, own, "rtl"] * 3 + ["rtl"] * 3
 
 
 if __name__ == "__main__":

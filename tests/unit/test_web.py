@@ -414,7 +414,7 @@ def test_a_notices_link_shows_a_button_does_its_deed_once_and_only_on_post() -> 
         assert ask(app, "POST", f"/n/{GOOD}", body, content_type=URLENCODED).status_code == 400
     assert memory.changes == []
     done = ask(app, "POST", f"/n/{GOOD}", b"choice=confirm", content_type=URLENCODED)
-    assert "<dd><span>&lt;x@example.org&gt;</span></dd>" in done.text
+    assert "<dd><bdi>&lt;x@example.org&gt;</bdi></dd>" in done.text
     assert done.headers["cache-control"] == "no-store"
     assert memory.changes == [GOOD]
     again = ask(app, "POST", f"/n/{GOOD}", b"choice=confirm", content_type=URLENCODED)
