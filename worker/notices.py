@@ -137,13 +137,12 @@ class Confirmations:
         subject = self._rights.find(token)
         if kind is Kind.FORGET:
             # First: who presses twice is forgotten once, and who presses in vain can press again.
-            self._rights.forget(subject, "page")
-            self._note(Deed(self._clock(), PERSON, Action.PEOPLE_FORGET))
+            self._rights.forget(subject, "page", Deed(self._clock(), PERSON, Action.PEOPLE_FORGET))
             return Confirmed(reader.about, kind)
         facts = self._portray(subject)
         if not self._store.confirm(notice.id, self._clock()):
             return None
-        self._note(Deed(self._clock(), PERSON, Action.PEOPLE_EXPORT))
+        self._note(Deed(self._clock(), PERSON, Action.PEOPLE_EXPORT).noting(key=subject.keys[0].hex()))
         return Confirmed(reader.about, kind, facts)
 
     def _open(self, mark: str) -> tuple[Notice, Reader] | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from worker import addresses
 from worker.addresses import AddressError
 from worker.bars import under
+from worker.deeds import Deed
 from worker.errors import Refused, WrongUse
 from worker.sealing import NONCE_BYTES, Keyring, Person, SealError
 from worker.store.bars import Bars
@@ -59,6 +60,7 @@ class Subject:
     keys: Sequence[bytes]  #: today's hash of their address first
     dossier: Dossier
     person: Person | None = None  #: the opened record; None: there is none, or it does not open
+    rules: Sequence[str] = ()  #: names of the never-mail rules that they are under
 
 
 class Rights:
@@ -93,9 +95,11 @@ class Rights:
                 "we hold nothing under that address or mark",
                 remedy="People may have written from another address: ask for a mail of ours they got.",
             )
-        return Subject(keys, dossier, self._opened(dossier.held))
+        person = self._opened(dossier.held)
+        rules = [one.name for one in self._bars.book().bars if person and one.holds(person)]
+        return Subject(keys, dossier, person, rules)
 
-    def correct(self, subject: Subject, correction: Correction) -> None:
+    def correct(self, subject: Subject, correction: Correction, deed: Deed | None = None) -> None:
         """Seal the record anew as it is to be; Refused when there is none, or it has changed meanwhile."""
         held, person = subject.dossier.held, subject.person
         if held is None or person is None:
@@ -106,14 +110,14 @@ class Rights:
         shape = self._keyring.shape(wanted, rules)
         if rules:
             self._bars.know(shape, rules)
-        if not self._dossiers.replace(held, sealed, shape, self._clock()):
+        if not self._dossiers.replace(held, sealed, shape, self._clock(), deed):
             raise Refused(
                 "the record has changed meanwhile; nothing was corrected", remedy="Look, and try again."
             )
 
-    def forget(self, subject: Subject, source: str) -> Erased:
+    def forget(self, subject: Subject, source: str, deed: Deed | None = None) -> Erased:
         """Erase all but the "no" and the counts; the second time there is nothing left to erase."""
-        return self._dossiers.erase(subject.keys, source, self._clock())
+        return self._dossiers.erase(subject.keys, source, self._clock(), deed)
 
     def would_forget(self, subject: Subject) -> Erased:
         """Return what `forget` would take away now; changes nothing."""

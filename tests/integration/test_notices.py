@@ -17,7 +17,6 @@ from worker.content.letters import Letters
 from worker.content.look import Look
 from worker.content.messages import Identity
 from worker.content.rendering import Organisation
-from worker.deeds import Deed
 from worker.errors import Unavailable
 from worker.feedback import OptOuts
 from worker.forms import Wish
@@ -75,7 +74,7 @@ class Office:
             Person(parse("ben@example.com"), {}, discreet=True),
         ]
         self._import()
-        self.store, self.deeds = Notices(database), list[Deed]()
+        self.store = Notices(database)
         names = {"sender": "Example Equality", "discreet_sender": "Letters"}
         self.opt_outs = OptOuts(database, self.keyring, **names, clock=clock)
         self.rights = Rights(database, self.keyring, random=secrets.token_bytes, clock=clock)
@@ -93,7 +92,7 @@ class Office:
             self.preferences,
             self.keyring.marks(),
             portray=lambda subject: {"address": subject.person and subject.person.address.spec},
-            note=self.deeds.append,
+            note=Audit(database).note,
             clock=clock,
         )
 
@@ -178,7 +177,7 @@ def test_forget_me(office: Office) -> None:
     assert office.opt_outs.reader(mark) is None
     done = office.pages.confirm(mark)
     assert done is not None
-    assert [deed.operator for deed in office.deeds] == ["(the person)"]
+    assert [deed.operator for deed in Audit(office.database).entries()] == ["(the person)"]
     with office.database.read() as connection:
         assert connection.execute(sa.select(people.c.id)).scalars().all() == [2]
     key = office.keyring.address_key(office.people[0].address)

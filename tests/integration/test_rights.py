@@ -13,22 +13,27 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worker.addresses import parse
+from worker.bars import Bar, Kind
+from worker.deeds import Deed
 from worker.deliveries import State
 from worker.errors import Refused, WrongUse
 from worker.imports import Importer, Rejects, Target
 from worker.rights import Correction, Rights
 from worker.sealing import Keyring, Person
 from worker.store.audience import Rule
+from worker.store.audit import Audit
 from worker.store.bars import Bars
 from worker.store.database import Database
-from worker.store.dossiers import Dossiers, blank
+from worker.store.dossiers import Asked, Dossiers, blank
 from worker.store.ledger import Ledger, Outcome
+from worker.store.notices import Notices
 from worker.store.people import People
 from worker.store.plans import Draft, Plans
 from worker.store.schema import deliveries, lists, memberships, people
 from worker.store.staging import Staged
 from worker.store.suppressions import Suppression, Suppressions
 from worker.store.tallies import Tallies
+from worker.store.wishes import Wishes, wish
 from worker.tables.lists import Consent, Row
 from worker.tokens import Purpose
 
@@ -123,6 +128,52 @@ def test_everything_is_found_by_address_and_by_every_mark(office: Office) -> Non
         (member,) = found.dossier.memberships
         assert (member.slug, member.basis, member.wording) == ("one", "consent", "Yes, write to me.")
         assert [(mail.campaign, mail.state) for mail in found.dossier.mails] == [("a-1", "queued")]
+
+
+def test_a_test_mails_marks_are_nobodys_whatever_the_numbers_say(office: Office) -> None:
+    """Delivery 0 is a test; a mark of another purpose holds a number too, and that is no delivery's."""
+    marks, number = office.keyring.marks(), office.delivery(VERA)
+    for token in (
+        marks.mark(Purpose.OPT_OUT, 0),
+        marks.mark(Purpose.NOTICE, number),
+        marks.mark(Purpose.NOTICE_MAIL, number),
+        marks.mark(Purpose.COPY, number),
+    ):
+        with pytest.raises(Refused):
+            office.rights.find(token)
+    # The first that names a delivery counts, wherever it stands.
+    many = ((Purpose.OPT_OUT, 0), (Purpose.COPY, 1), (Purpose.BOUNCE, number))
+    assert office.rights.find(" ".join(marks.mark(*one) for one in many)).person == VERA
+
+
+def test_everything_else_that_is_held_is_in_the_dossier(office: Office) -> None:
+    """What they asked for on our pages, what they wish, our rules, and by which list a mail came."""
+    number = office.delivery(VERA)
+    assert Notices(office.database).ask(number, "export", 7.0)
+    with office.database.write() as connection:
+        wish(connection, office.key(VERA), Wishes(paused_until=1e10), 8.0)
+    Bars(office.database).add(Bar(0, "not-leith", Kind.FIELD, "town=Leith"), 9.0, Deed(9.0, "op", "add"))
+    found = office.rights.find("vera@example.org")
+    assert found.rules == ["not-leith"]
+    assert found.dossier.provider == "other"
+    assert found.dossier.asked == [Asked("export", "waiting", 7.0, None)]
+    assert [(one.scope, one.ends_at) for one in found.dossier.suppressions] == [("pause", 1e10)]
+    assert [(mail.slug, mail.attempts) for mail in found.dossier.mails] == [("one", 0)]
+
+
+def test_a_deed_is_written_with_what_it_did(office: Office) -> None:
+    """Corrected or forgotten: in the same transaction, and by the keyed hash that the "no" keeps too."""
+    log = Audit(office.database)
+    subject = office.rights.find("vera@example.org")
+    office.rights.correct(subject, Correction({"town": "Oban"}), Deed(1.0, "op", "people correct"))
+    with pytest.raises(Refused):
+        office.rights.correct(subject, Correction({"town": "Wick"}), Deed(2.0, "op", "people correct"))
+    office.rights.forget(office.rights.find("vera@example.org"), "cli", Deed(3.0, "op", "people forget"))
+    key = office.key(VERA).hex()
+    assert [(one.at, dict(one.facts)) for one in log.entries()] == [
+        (1.0, {"key": key}),
+        (3.0, {"key": key, "mails": 1, "stopped": 1}),
+    ]
 
 
 @pytest.mark.parametrize(

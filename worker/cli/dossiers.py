@@ -15,7 +15,7 @@ from jinja2 import Environment
 from worker.cli import suppressed, terminal
 from worker.errors import Refused
 from worker.rights import Subject
-from worker.store.dossiers import Mail, Membership
+from worker.store.dossiers import Asked, Mail, Membership
 
 _PAGE = """\
 <!doctype html>
@@ -35,7 +35,8 @@ dt{font-weight:bold}dd{margin:0 0 .5rem;overflow-wrap:anywhere;white-space:pre-w
 <h1>What {{ sender }} holds about you</h1>
 <p>As of {{ made_at }}.</p>
 {% macro listed(record) %}<dl>{% for name, value in record.items() %}
-<dt>{{ name|replace('_', ' ') }}</dt><dd>{{ 'not known' if value is none else value }}</dd>{% endfor %}</dl>
+<dt>{{ name|replace('_', ' ') }}</dt><dd>{{ 'not known' if value is none else 'yes' if value is true
+else 'no' if value is false else 'none' if value == '' else value }}</dd>{% endfor %}</dl>
 {% endmacro %}
 <h2>You</h2>
 {% if person %}{{ listed(flat) }}{% else %}<p>No record of you.</p>{% endif %}
@@ -49,6 +50,15 @@ dt{font-weight:bold}dd{margin:0 0 .5rem;overflow-wrap:anywhere;white-space:pre-w
 """
 
 
+#: What the scopes of suppressions and wishes are called on the page.
+_SCOPES = {
+    "all": "everything",
+    "pause": "everything for a while: you chose a pause",
+    "rest": "everything for a while: you want fewer mails, and got one",
+    "fewer": "you want fewer mails",
+}
+
+
 def facts(subject: Subject, names: suppressed.Names) -> dict[str, Any]:
     """Return all of it for programs; times in UTC, no hash."""
     person, dossier = subject.person, subject.dossier
@@ -59,6 +69,7 @@ def facts(subject: Subject, names: suppressed.Names) -> dict[str, Any]:
             "fields": dict(person.fields),
             "language": person.language,
             "discreet": person.discreet,
+            "mailbox_provider": dossier.provider,
             "held_since": terminal.iso(dossier.created_at),
             "changed_at": terminal.iso(dossier.updated_at),
         },
@@ -66,6 +77,8 @@ def facts(subject: Subject, names: suppressed.Names) -> dict[str, Any]:
         "lists": [_membership(one) for one in dossier.memberships],
         "suppressions": [dict(suppressed.facts(one, names)) for one in dossier.suppressions],
         "mails": [_mail(one) for one in dossier.mails],
+        "asked": [_asked(one) for one in dossier.asked],
+        "rules": list(subject.rules),
     }
 
 
@@ -88,12 +101,24 @@ def _mail(one: Mail) -> Mapping[str, object]:
     return {
         "campaign": one.campaign,
         "appeal": one.appeal,
+        "list": one.slug,
         "state": one.state,
         "reason": one.reason,
         "at": terminal.iso(one.settled_at),
+        "attempts": one.attempts,
         "reply_code": one.code,
+        "reply_status": one.status,
         "reply_text": one.text,
         "later": [{"what": kind, "at": terminal.iso(at), "source": source} for kind, at, source in one.facts],
+    }
+
+
+def _asked(one: Asked) -> Mapping[str, object]:
+    return {
+        "kind": one.kind,
+        "state": one.state,
+        "at": terminal.iso(one.asked_at),
+        "confirmed_at": terminal.iso(one.confirmed_at),
     }
 
 
@@ -108,13 +133,21 @@ def page(told: Mapping[str, Any], sender: str, made_at: str) -> str:
     mails = [{**one, "later": _later(one["later"])} for one in told["mails"]]
     parts = [
         ("Lists you are on", told["lists"]),
-        ("Why we do not write to you", told["suppressions"]),
+        ("What keeps us from writing to you, and what you wish", list(map(_worded, told["suppressions"]))),
+        ("Rules of ours by which you get no mail", [{"rule": name} for name in told["rules"]]),
         ("Mails to you", mails),
+        ("Mails that you asked for on our pages", told["asked"]),
     ]
     environment = Environment(autoescape=True)
     return environment.from_string(_PAGE).render(
         person=person, flat=flat, parts=parts, sender=sender, made_at=made_at
     )
+
+
+def _worded(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a suppression with its scope in words, and its end only where it has one."""
+    kept = {name: value for name, value in entry.items() if name != "until" or value}
+    return {**kept, "scope": _SCOPES.get(entry["scope"], entry["scope"])}
 
 
 def _later(entries: Sequence[Mapping[str, str]]) -> str:

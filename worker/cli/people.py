@@ -11,7 +11,7 @@ import typer
 
 from worker.cli import dossiers, grammar, incoming, session, suppressed, terminal
 from worker.cli.terminal import Column, count
-from worker.deeds import Action
+from worker.deeds import Action, Deed
 from worker.errors import WrongUse
 from worker.rights import Correction, Subject, check_field
 from worker.store.dossiers import Erased
@@ -24,6 +24,8 @@ app = grammar.commands("people", "tocsin people show -", "tocsin people forget m
 
 #: Files that hold what was said to or of people; lists of rejected rows hold line numbers and reasons.
 _MAY_NAME = (Kind.EXPORTS, Kind.CAPTURED, Kind.PREVIEWS)
+#: Of those, how many are told by name.
+_MOST_TOLD = 20
 
 Who = Annotated[
     str,
@@ -48,13 +50,13 @@ def show(*, who: Who, as_json: grammar.Json = False) -> None:
     Fields, lists with their consent, suppressions, never-mail rules that keep them out, and mails with how
     they ended. Exits 1 if that is nothing.
 
-    JSON: {person, unreadable_record, lists, suppressions, mails, rules}.
+    JSON: {person, unreadable_record, lists, suppressions, mails, asked, rules}; asked are the mails outside
+    any campaign that they asked for on our pages.
     """
     with session.opened() as tocsin:
         subject = _found(tocsin, who)
-        rules = [one.name for one in tocsin.bars.book().bars if subject.person and one.holds(subject.person)]
-        told = {**dossiers.facts(subject, suppressed.scope_names(tocsin)), "rules": rules}
-        tocsin.audit.note(session.deed(tocsin, Action.PEOPLE_SHOW))
+        told, rules = dossiers.facts(subject, suppressed.scope_names(tocsin)), subject.rules
+        tocsin.audit.note(_deed(tocsin, Action.PEOPLE_SHOW, subject))
     if as_json:
         terminal.show_json(told)
         return
@@ -67,7 +69,7 @@ def show(*, who: Who, as_json: grammar.Json = False) -> None:
         terminal.warn("There is a record of them that does not open with our keys.")
     if rules:
         terminal.warn(f"No campaign writes to them, by the never-mail rule {', '.join(rules)}.")
-    for title in ("lists", "suppressions", "mails"):
+    for title in ("lists", "suppressions", "mails", "asked"):
         terminal.say(f"\n{title}: {count(len(told[title]))}", terminal.STRONG)
         for one in told[title]:
             terminal.show(terminal.facts([(name, _shown(value)) for name, value in one.items()]))
@@ -93,13 +95,14 @@ def export(
     over; `tocsin retention` lists them until then. Exits 1 if we hold nothing.
     """
     with session.opened() as tocsin:
-        told = dossiers.facts(_found(tocsin, who), suppressed.scope_names(tocsin))
+        subject = _found(tocsin, who)
+        told = dossiers.facts(subject, suppressed.scope_names(tocsin))
         folder = Path(to) if to else tocsin.settings.state / "exports"
         made_at = str(terminal.iso(tocsin.clock()))
         paths = dossiers.write(told, folder, tocsin.settings.organisation.name, made_at)
         for path in paths:
             tocsin.retention.note(Kind.EXPORTS, path)
-        tocsin.audit.note(session.deed(tocsin, Action.PEOPLE_EXPORT))
+        tocsin.audit.note(_deed(tocsin, Action.PEOPLE_EXPORT, subject))
     for path in paths:
         terminal.say(f"Written: {path} (mode 600)")
 
@@ -142,8 +145,7 @@ def correct(
     with session.opened() as tocsin:
         subject = _found(tocsin, who)
         terminal.ask("Change this record", agreed=yes)
-        tocsin.rights.correct(subject, wanted)
-        tocsin.audit.note(session.deed(tocsin, Action.PEOPLE_CORRECT))
+        tocsin.rights.correct(subject, wanted, session.deed(tocsin, Action.PEOPLE_CORRECT))
     terminal.say("Corrected.")
 
 
@@ -194,13 +196,36 @@ def forget(
             _tell(tocsin.rights.would_forget(subject), "Would go")
             return
         terminal.ask("Forget this person for good", agreed=yes)
-        done = tocsin.rights.forget(subject, "cli")
-        kept = [one for one in tocsin.retention.items() if one.kind in _MAY_NAME]
-        tocsin.audit.note(session.deed(tocsin, Action.PEOPLE_FORGET, mails=done.mails))
+        done = tocsin.rights.forget(subject, "cli", session.deed(tocsin, Action.PEOPLE_FORGET))
+        kept = [Path(one.what) for one in tocsin.retention.items() if one.kind in _MAY_NAME]
     _tell(done, "Gone")
     terminal.say("Not reached by this: backups, files you imported, exports, and mail kept in the inbox.")
-    if kept:
-        terminal.warn(f"Files here that may name them: {count(len(kept))}. See: tocsin retention")
+    _tell_of_files(kept, subject)
+
+
+def _tell_of_files(kept: Sequence[Path], subject: Subject) -> None:
+    """Tell which files of ours hold their address still; others may name them in a way that no look finds."""
+    address = subject.person.address.spec.lower().encode() if subject.person else None
+    found = [path for path in kept if address and address in _read(path).lower()]
+    if found:
+        terminal.warn(f"Files that name them still, for you to remove: {count(len(found))}")
+        for path in found[:_MOST_TOLD]:
+            terminal.warn(f"  {path}")
+    if len(kept) > len(found):
+        others = f"{count(len(kept) - len(found))}{' others' if found else ''}"
+        terminal.warn(f"Files here that may name them: {others}. See: tocsin retention")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # removed meanwhile
+        return b""
+
+
+def _deed(tocsin: Wiring, action: Action, subject: Subject) -> Deed:
+    """Return what is written down of somebody: by a keyed hash, which names nobody without the key."""
+    return session.deed(tocsin, action, key=subject.keys[0].hex())
 
 
 def _tell(done: Erased, title: str) -> None:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from worker.deeds import Deed
 from worker.deliveries import State
 from worker.store import keyrings
+from worker.store.audit import append
 from worker.store.database import Database
 from worker.store.ledger import NOBODY
 from worker.store.schema import (
@@ -62,7 +64,20 @@ class Mail:
     code: int | None  #: of the relay's last answer
     text: str | None  #: its words, scrubbed
     settled_at: float | None  #: UTC seconds
+    slug: str  #: the list that reached them
+    attempts: int
+    status: str | None  #: the enhanced code of that answer
     facts: Sequence[tuple[str, float, str]] = ()  #: what became known later: kind, when, source
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A mail outside any campaign that they asked for by the link in one of ours."""
+
+    kind: str  #: forget or export
+    state: str
+    asked_at: float  #: UTC seconds
+    confirmed_at: float | None  #: UTC seconds; when its link was used
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +90,8 @@ class Dossier:
     memberships: Sequence[Membership] = ()
     suppressions: Sequence[Suppression] = ()
     mails: Sequence[Mail] = ()
+    asked: Sequence[Asked] = ()
+    provider: str = ""  #: what kind of mailbox they have, for pacing
 
     def __bool__(self) -> bool:
         """Tell whether there is anything at all."""
@@ -131,10 +148,20 @@ class Dossiers:
                 _memberships(connection, keys),
                 _suppressions(connection, keys),
                 _mails(connection, keys),
+                _asked(connection, keys),
+                person.provider if person else "",
             )
 
-    def replace(self, held: Held, sealed: bytes, shape: int, now: float) -> bool:
-        """Put a new record in the place of that one; False when it is not the one held any more."""
+    def replace(self, held: Held, sealed: bytes, shape: int, now: float, deed: Deed | None) -> bool:
+        """Put a new record in the place of that one; False when it is not the one held any more.
+
+        Args:
+            held: the one to be replaced.
+            sealed: the new one.
+            shape: see the schema's memberships.
+            now: UTC seconds.
+            deed: for the audit log, written in the same transaction; None: it is not written down.
+        """
         with self._database.write() as connection:
             only_writer(connection, wait=True)
             same = people.c.id == held.id, people.c.version == held.version
@@ -147,6 +174,8 @@ class Dossiers:
                 connection.execute(
                     sa.update(memberships).where(memberships.c.person_id == held.id).values(shape=shape)
                 )
+            if changed and deed is not None:
+                append(connection, deed.noting(key=held.address_key.hex()))
         return bool(changed)
 
     def weigh(self, keys: Sequence[bytes]) -> Erased:
@@ -165,13 +194,14 @@ class Dossiers:
                 not stands,
             )
 
-    def erase(self, keys: Sequence[bytes], source: str, now: float) -> Erased:
+    def erase(self, keys: Sequence[bytes], source: str, now: float, deed: Deed | None = None) -> Erased:
         """Take everything away but the "no", which is written down, and the counts.
 
         Args:
             keys: the hashes of one address, today's first; the "no" is kept under that one.
             source: what the "no" says of where it came from.
             now: UTC seconds.
+            deed: for the audit log, with the hash that the "no" has too; None: it is not written down.
         """
         with self._database.write() as connection:
             if connection.dialect.name == "sqlite":  # else what is deleted stays readable in the file's gaps
@@ -195,6 +225,8 @@ class Dossiers:
             connection.execute(sa.delete(notices).where(notices.c.address_key.in_(keys)))
             # There is no membership left to be marked.
             connection.execute(sa.delete(unheeded).where(unheeded.c.address_key.in_(keys)))
+            if deed is not None:
+                append(connection, deed.noting(key=key.hex(), mails=mails, stopped=stopped))
         return Erased(gone, left, mails, stopped, in_hand, not standing)
 
 
@@ -252,9 +284,10 @@ def _mails(connection: sa.Connection, keys: Collection[bytes]) -> Sequence[Mail]
         sa.select(
             *(deliveries.c.id, campaigns.c.name, campaigns.c.appeal, deliveries.c.state),
             *(deliveries.c.reason, deliveries.c.reply_code, deliveries.c.reply_text),
-            deliveries.c.settled_at,
+            *(deliveries.c.settled_at, lists.c.slug, deliveries.c.attempts, deliveries.c.reply_status),
         )
         .join(campaigns, campaigns.c.id == deliveries.c.campaign_id)
+        .join(lists, lists.c.id == deliveries.c.list_id)
         .where(deliveries.c.address_key.in_(keys))
         .order_by(deliveries.c.id)
     )
@@ -266,3 +299,9 @@ def _mails(connection: sa.Connection, keys: Collection[bytes]) -> Sequence[Mail]
         kind, at, source = what
         told.setdefault(number, []).append((kind, at, source))
     return [Mail(*row[1:], facts=tuple(told.get(row.id, ()))) for row in rows]
+
+
+def _asked(connection: sa.Connection, keys: Collection[bytes]) -> Sequence[Asked]:
+    query = sa.select(notices.c.kind, notices.c.state, notices.c.asked_at, notices.c.confirmed_at)
+    query = query.where(notices.c.address_key.in_(keys)).order_by(notices.c.id)
+    return [Asked(*row) for row in connection.execute(query)]

@@ -73,7 +73,14 @@ def test_correct_then_forget_from_end_to_end(nina: Path, tocsin: Tocsin) -> None
 
     assert "Would go" in tocsin("people", "forget", WHO, "--dry-run").out
     assert tocsin("people", "forget", WHO).code == 2
-    assert tocsin("people", "forget", WHO, "--yes").code == 0
+    tocsin("people", "export", WHO, "--to", "out")
+    tocsin("suppress", "export", "other.csv", "--as", "plain")
+    ran = tocsin("people", "forget", WHO, "--yes")
+    assert ran.code == 0
+    told = ran.err.replace("\n", "")
+    assert all(str(path) in told for path in (nina / "out").iterdir())
+    assert "Files that name them still, for you to remove: 2" in told
+    assert "may name them: 1 others" in told
     assert tocsin("people", "forget", WHO, "--yes").code == 0
     told = tocsin("people", "show", WHO, "--json").json
     assert (told["person"], told["lists"], told["mails"]) == (None, [], [])
