@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Wherever it is set: each of the many processes that tests start would else compile our modules anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test lint install lock wheel bench kills fuzz clean help
 
 help: ## Say what can be made

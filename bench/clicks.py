@@ -30,7 +30,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import sqlalchemy as sa
 from kills import Part, Plan, Postgres, Site
-from optouts import _free_port
 
 from worker import processes, supervision
 from worker.store.audience import Rule
@@ -171,7 +170,7 @@ def run(folder: Path, database: str, people: int, connections: int, postgres: Po
     with site.held:
         site.import_people()
         posts = _posts(site)
-        port = _free_port()
+        port = processes.free_port()
         argv = [sys.executable, "-m", "worker.cli", "web"]
         web = Part("web", argv, {**site.env, "TOCSIN_WEB__PORT": str(port)}, site.logs / "web.log")
         try:

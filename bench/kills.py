@@ -360,7 +360,7 @@ class Site:
         self.sink = self._sink(folder / "taken")
         self.held.callback(self.sink.close)
         private = database == "sqlite"  # each kind of queue with one kind of database
-        port = _free_port()
+        port = processes.free_port()
         config = self.home / "tocsin.toml"
         url = "embedded" if private else f"redis://127.0.0.1:{port}/0"
         config.write_text(_CONFIG.format(plan=plan, port=self.sink.port, database=database, broker=url))
@@ -519,11 +519,6 @@ class _Mute:
     def waiting(self) -> int:
         """Nobody waits."""
         return 0
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 # -- PostgreSQL of our own ---------------------------------------------------------------------------

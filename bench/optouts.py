@@ -20,7 +20,6 @@ import http.client
 import json
 import random
 import re
-import socket
 import statistics
 import sys
 import tempfile
@@ -134,7 +133,7 @@ class Square(Site):
     def __init__(self, plan: Plan, folder: Path, database: str) -> None:
         """Make it."""
         super().__init__(plan, folder, database)
-        self.port = _free_port()
+        self.port = processes.free_port()
         self.env |= {"TOCSIN_RELAY__PER_SECOND": "0", "TOCSIN_WEB__PORT": str(self.port)}
 
     def start(self) -> None:
@@ -238,12 +237,6 @@ class Crowd:
         answered = time.time()
         assert answer.status == 200, f"an opt-out was answered {answer.status}"
         return OptOut(delivery, posted, answered, self._site.in_hand(delivery))
-
-
-def _free_port() -> int:
-    """Ask the kernel for a port that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def run(plan: Plan, folder: Path, database: str, opt_outs: int) -> Figures:

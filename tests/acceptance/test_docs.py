@@ -4,7 +4,6 @@ import os
 import pty
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from worker import capture
+from worker import capture, processes
 from worker.cli import index
 from worker.content import appeals
 
@@ -165,11 +164,6 @@ def _first_campaign() -> list[str]:
     return [line.partition(" #")[0].rstrip() for line in block[1].splitlines() if line.strip()]
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 def _script(lines: list[str], port: int) -> str:
     """Return the lines as a script that stops at the first unexpected exit code and names the line."""
     answers = f"(: < /dev/tcp/127.0.0.1/{port}) 2> /dev/null"  # bash's own: starts nothing
@@ -188,7 +182,7 @@ def test_the_first_real_campaign_of_the_readme_runs(tmp_path: Path) -> None:
     """Line by line as it stands, but for the stand-ins above, against a mail server of our own."""
     lines = _first_campaign()
     assert set(STAND_INS) | set(CODES) <= set(lines)
-    port = _free_port()
+    port = processes.free_port()
     outbox = tmp_path / "outbox"
     outbox.mkdir()
     with capture.running(outbox) as relay:

@@ -297,3 +297,12 @@ def test_listens() -> None:
         port = server.getsockname()[1]
         assert listens("127.0.0.1", port)()
     assert not listens("127.0.0.1", port)()
+
+
+def test_a_free_port_is_one_that_the_system_gives_to_nobody() -> None:
+    """Ours to listen on, and below what a socket without a wish gets: no other program has it by then."""
+    first, *_ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    for _ in range(20):
+        port = processes.free_port()
+        assert 1024 < port < first
+        socket.create_server(("127.0.0.1", port)).close()

@@ -104,7 +104,7 @@ class _Roll:
     def answers(self, name: str) -> bool:
         if name not in self._answered:
             with contextlib.suppress(Unavailable):
-                self._answered.update(session.workers(self._found))
+                self._answered.update(session.workers(self._found, [name]))
         return name in self._answered
 
 

@@ -128,8 +128,12 @@ def queue_answers(found: Settings) -> bool:
         return False
 
 
-def workers(found: Settings) -> Sequence[str]:
+def workers(found: Settings, named: Sequence[str] = ()) -> Sequence[str]:
     """Call the roll of the workers; empty when none answers in a second.
+
+    Args:
+        found: says where the queue is.
+        named: only these are called, and nobody waits any longer once all of them have answered.
 
     Raises:
         Unavailable: there is no queue to call it through.
@@ -142,7 +146,9 @@ def workers(found: Settings) -> Sequence[str]:
     app = celery(found)
     try:
         with app.connection_for_write() as connection:
-            answers = app.control.ping(timeout=_ROLL_CALL_SECONDS, connection=connection)
+            answers = app.control.ping(
+                named or None, _ROLL_CALL_SECONDS, limit=len(named) or None, connection=connection
+            )
     except (OperationalError, redis.RedisError, OSError) as error:
         raise Unavailable("the queue has gone away", remedy="Start it with `tocsin up`.") from error
     return sorted(name for answer in answers for name in answer)

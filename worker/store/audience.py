@@ -18,6 +18,8 @@ from worker.store.suppressions import REFUSED, sets_of_topics, suppressed
 
 #: Why somebody is left out, mildest first: among several lists the mildest reason counts.
 _REASONS = ("", "no consent", "suppressed")
+#: The same people's memberships of another list. Made once: that takes longer than to ask.
+_OTHER = memberships.alias("other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +171,8 @@ def _firsts(
 
 def _is_on(list_id: int, ranked: "_Ranked") -> sa.Exists:
     """Return the condition "this member is on that list too, with this rank"."""
-    other = memberships.alias()
-    same = other.c.list_id == list_id, other.c.person_id == memberships.c.person_id
-    return sa.select(sa.literal(1)).where(*same, *ranked(other)).exists()
+    same = _OTHER.c.list_id == list_id, _OTHER.c.person_id == memberships.c.person_id
+    return sa.select(sa.literal(1)).where(*same, *ranked(_OTHER)).exists()
 
 
 #: The conditions under which a membership has a rank.
