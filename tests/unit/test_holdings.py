@@ -1,15 +1,19 @@
 """The rules of showing a person what we hold of them, in their own language."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from worker.addresses import parse
 from worker.cli import dossiers
 from worker.content.words import Catalogues
 from worker.holdings import tell
 from worker.rights import Subject
-from worker.store.dossiers import Dossier
+from worker.sealing import Person
+from worker.store.dossiers import Asked, Dossier, Mail, Membership
+from worker.store.suppressions import EVERYTHING, Suppression
 
 _FILES = {
     path.name: path.read_text("utf-8") for path in (Path(__file__).parents[2] / "templates/locale").iterdir()
@@ -67,12 +71,37 @@ def test_every_fact_is_told_as_its_reader_writes() -> None:
     ]
 
 
+#: Somebody of whom everything is held that can be.
+_WHOLE = Subject(
+    [],
+    Dossier(
+        memberships=[
+            Membership("a", "A", "consent", "a form", "Yes.", 0.0, 0.0, 0.0, offered=True, meets=True)
+        ],
+        suppressions=[Suppression(b"", EVERYTHING, "operator", "a letter", 0.0)],
+        mails=[Mail("a-1", "a", "sent", "", 250, "ok", 0.0, "a", 1, "2.0.0", [("opted out", 0.0, "page")])],
+        asked=[Asked("export", "sent", 0.0, 0.0)],
+    ),
+    Person(parse("vera@example.org"), {}, "en", False),  # noqa: FBT003 - its own order
+    ["no officials"],
+)
+
+
+def _names(facts: Any) -> Iterator[str]:
+    if isinstance(facts, Mapping):
+        yield from facts
+        facts = list(facts.values())
+    for each in facts if isinstance(facts, list) else ():
+        yield from _names(each)
+
+
 @pytest.mark.parametrize("language", _CATALOGUES.languages)
 def test_no_fact_is_without_a_name(language: str) -> None:
     """Whatever an export holds has its name in every catalogue; a record that does not open is told."""
     words = _CATALOGUES.words(language).under("page")
-    facts = dossiers.facts(Subject([], Dossier()), {})
-    assert [f"data_{name}" for name in facts if f"data_{name}" not in words] == []
-    assert (words["data_unreadable_record"], []) in tell(
-        {**facts, "unreadable_record": True}, words, language
-    )
+    facts = dossiers.facts(_WHOLE, {})
+    nameless = {name for name in _names(facts) if f"data_{name}" not in words}
+    assert nameless == {"fields", "what"}  # their owner names the one; the other is told by its value
+    told = dict(tell({**facts, "unreadable_record": True}, words, language))
+    assert told[words["data_unreadable_record"]] == []
+    assert told[words["data_rules"]] == [[(words["data_rule"], "no officials")]]

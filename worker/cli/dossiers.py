@@ -78,7 +78,7 @@ def facts(subject: Subject, names: suppressed.Names) -> dict[str, Any]:
         "suppressions": [dict(suppressed.facts(one, names)) for one in dossier.suppressions],
         "mails": [_mail(one) for one in dossier.mails],
         "asked": [_asked(one) for one in dossier.asked],
-        "rules": list(subject.rules),
+        "rules": [{"rule": name} for name in subject.rules],
     }
 
 
@@ -134,7 +134,7 @@ def page(told: Mapping[str, Any], sender: str, made_at: str) -> str:
     parts = [
         ("Lists you are on", told["lists"]),
         ("What keeps us from writing to you, and what you wish", list(map(_worded, told["suppressions"]))),
-        ("Rules of ours by which you get no mail", [{"rule": name} for name in told["rules"]]),
+        ("Rules of ours by which you get no mail", told["rules"]),
         ("Mails to you", mails),
         ("Mails that you asked for on our pages", told["asked"]),
     ]

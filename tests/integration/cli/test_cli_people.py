@@ -41,7 +41,7 @@ def test_show_tells_all_and_obeys_nothing(tocsin: Tocsin) -> None:
     tocsin("suppress", "rules", "add", "not-them", "--domain", WHO.partition("@")[2])
     tocsin("lists", "policy", told["lists"][0]["list"], "--confirmed", "yes", "--yes")
     told = tocsin("people", "show", WHO, "--json").json
-    assert (told["rules"], told["lists"][0]["enough_for_the_list"]) == (["not-them"], False)
+    assert (told["rules"], told["lists"][0]["enough_for_the_list"]) == ([{"rule": "not-them"}], False)
     assert "not-them" in tocsin("people", "show", WHO).err
 
 
