@@ -19,7 +19,7 @@ _KB = 1024
 _PICTURES = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Captured:
     """One mail as the capture server took it."""
 
@@ -33,7 +33,7 @@ class Captured:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Card:
     """What a page shows of one mail."""
 

@@ -130,6 +130,7 @@ class Office:
     broker: str = "embedded"
     per_second: float = 0
     relay_port: int = 1
+    debug: bool = False
     web_port: int = field(default_factory=processes.free_port)
 
     def configure(self, **changes: object) -> None:
@@ -155,6 +156,7 @@ class Office:
             "COLUMNS": "80",
             "TOCSIN_CONFIG": str(self.home / "tocsin.toml"),
             "TOCSIN_OPERATOR": "tester",
+            **({"TOCSIN_DEBUG": "1"} if self.debug else {}),
         }
 
     def argv(self, *words: str | Path) -> Sequence[str]:

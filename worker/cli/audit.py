@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from worker import calendar
+from worker.blots import blotted
 from worker.cli import grammar, session, terminal
 from worker.cli.terminal import count
 from worker.deeds import Entry, Verdict
@@ -126,7 +127,7 @@ def _show(entries: list[Entry]) -> None:
 def _lines(entry: Entry) -> Text:
     """Return who did what to what, and under it the details."""
     head = (calendar.show(entry.at, "UTC"), entry.operator, f"{entry.action} {entry.subject}")
-    details = terminal.cell(terminal.blotted(_in_words(entry)), terminal.FAINT)
+    details = terminal.cell(blotted(_in_words(entry)), terminal.FAINT)
     return Text("\n").join(line for line in (Text("  ").join(map(terminal.cell, head)), details) if line)
 
 

@@ -7,10 +7,12 @@ anybody who did not ask for it (TOCSIN_DEBUG=1).
 import contextlib
 import importlib
 import os
+import sys
 import traceback
 from pathlib import Path
 
 from worker import errors
+from worker.blots import blotted
 from worker.cli import terminal
 
 #: Exit codes: an internal error (sysexits.h), and something we depend on that is down.
@@ -42,7 +44,7 @@ def tell(error: Exception) -> int:
 
 def _debug(error: Exception) -> None:
     if os.environ.get("TOCSIN_DEBUG"):
-        traceback.print_exception(error)
+        sys.stderr.write(blotted("".join(traceback.format_exception(error))))
 
 
 def _keep(error: Exception) -> Path | None:
@@ -53,6 +55,6 @@ def _keep(error: Exception) -> Path | None:
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         text = "".join(traceback.format_exception(error))
         with os.fdopen(os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "a") as opened:
-            opened.write(terminal.blotted(text))
+            opened.write(blotted(text))
         return log
     return None

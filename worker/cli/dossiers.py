@@ -28,7 +28,8 @@ _PAGE = """\
 <meta name="referrer" content="no-referrer">
 <title>What {{ sender }} holds about you</title>
 <style>body{font:1rem/1.5 sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem}
-dt{font-weight:bold}dd{margin:0 0 .5rem;overflow-wrap:anywhere;white-space:pre-wrap}</style>
+dl{border-top:1px solid;padding-top:.5rem}dt{font-weight:bold}
+dd{margin:0 0 .5rem;overflow-wrap:anywhere;white-space:pre-wrap}</style>
 </head>
 <body>
 <main>

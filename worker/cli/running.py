@@ -6,6 +6,7 @@ built for it.
 
 import contextlib
 import logging
+import os
 import secrets
 import socket
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from worker import broker, demo, logs, processes, serving, tasks
 from worker.cli import dossiers, grammar, session, suppressed, terminal
 from worker.cli.terminal import Column
 from worker.errors import Unavailable, WrongUse
-from worker.settings import Settings
+from worker.settings import DEBUG_VARIABLE, Settings
 from worker.supervision import Child, Supervisor, listens, python
 
 app = grammar.commands()
@@ -172,7 +173,7 @@ def worker(
             # Workers have nothing to say to each other; without these they start at once.
             "--without-gossip",
             "--without-mingle",
-            "--loglevel=INFO",
+            f"--loglevel={_level()}",
         ]
     )
 
@@ -186,7 +187,7 @@ def beat() -> None:
     found = session.settings_found()  # it needs neither store nor key, only the queue
     _log()
     # The plain scheduler: the usual one keeps a file, which can only be out of date.
-    session.celery(found).Beat(scheduler_cls="celery.beat:Scheduler", loglevel="INFO", quiet=True).run()
+    session.celery(found).Beat(scheduler_cls="celery.beat:Scheduler", loglevel=_level(), quiet=True).run()
 
 
 @grammar.command(app, "web", "tocsin web")
@@ -212,12 +213,19 @@ def _ready() -> Settings:
     return found
 
 
+def _level() -> str:
+    """Return how much is logged: with TOCSIN_DEBUG=1 all that the libraries say, and no address either."""
+    return "DEBUG" if os.environ.get(DEBUG_VARIABLE) else "INFO"
+
+
 def _log() -> None:
     """Log as processes do: our events, and of the libraries only what went wrong.
 
     Celery tells of each task three times and beat of each tick: 100,000 lines a day about nothing.
     """
-    logs.configure()
+    logs.configure(_level())
+    if _level() == "DEBUG":
+        return
     for name in ("alembic", "celery.app.trace", "celery.beat", "celery.worker.strategy"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -14,6 +14,7 @@ import typer
 
 from worker import addresses, disguises, workspace
 from worker.addresses import Address, AddressError
+from worker.blots import blotted
 from worker.cli import barring, completion, grammar, incoming, session, suppressed, terminal
 from worker.cli.terminal import Column, count
 from worker.content import appeals
@@ -170,7 +171,7 @@ def lift(
     with session.opened() as tocsin:
         scope = _scope(tocsin, of_list, topic) if of_list or topic else None
         terminal.ask(f"Write to {terminal.people(len(found))} again", agreed=yes)
-        why = terminal.blotted(terminal.clean(reason.strip()))
+        why = blotted(terminal.clean(reason.strip()))
         subject = _called(of_list, topic) if scope else "every scope"
         deed = session.deed(tocsin, Action.SUPPRESS_LIFT, subject, reason=why)
         over = [one.value for one in although or ()]

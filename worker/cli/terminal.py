@@ -25,7 +25,6 @@ _OBEYED = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e0fff]"
 )
-_ADDRESS = re.compile(r"[^\s<>\"'(),:;]+@[^\s<>\"'(),:;]+")
 _SHOWN_INSTEAD = "\N{REPLACEMENT CHARACTER}"
 
 GOOD, BAD, DOUBTFUL, FAINT, STRONG = "green", "red", "yellow", "dim", "bold"
@@ -55,11 +54,6 @@ def err() -> Console:
 def clean(text: str) -> str:
     """Return text without anything that a terminal would obey; line ends and tabs stay."""
     return _OBEYED.sub(_SHOWN_INSTEAD, text)
-
-
-def blotted(text: str) -> str:
-    """Return text without anything that looks like an address, fit for a log."""
-    return _ADDRESS.sub("(address)", text)
 
 
 def cell(text: str, style: str = "") -> Text:

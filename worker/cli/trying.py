@@ -6,7 +6,7 @@ anything, and to write to somebody who said no.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from worker import addresses, preflight
 from worker.addresses import Address, AddressError
@@ -27,7 +27,7 @@ class Manner:
     """What to send, and where."""
 
     appeal: str
-    to: str
+    to: str = field(repr=False)
     language: str
     discreet: bool
     waive: Sequence[str]

@@ -76,11 +76,11 @@ class Envelope:
     #: display name; "" for none
     name: str = field(repr=False)
     #: left side of Message-ID: the same again for a retry
-    message_mark: str
+    message_mark: str = field(repr=False)
     #: what a bounce brings back
-    bounce_mark: str
+    bounce_mark: str = field(repr=False)
     #: what an opt-out by mail brings
-    opt_out_mark: str
+    opt_out_mark: str = field(repr=False)
     #: where one click opts out
     opt_out_url: str = field(repr=False)
 

@@ -26,7 +26,7 @@ from worker.post.parcels import Wire
 __all__ = ["Content", "Look", "Organisation", "PlainContent", "Renderer", "UnfillableError"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Content:
     """What one person is sent, ready for a message."""
 
@@ -42,7 +42,7 @@ class Content:
     text: Wire
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class PlainContent:
     """The same before it is encoded, for a preview."""
 
