@@ -157,7 +157,7 @@ class Confirmations:
 class Courier:
     """Sends the notices that wait."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each who has a part in it
         self,
         store: Notices,
         opt_outs: OptOuts,
@@ -165,15 +165,21 @@ class Courier:
         letters: Callable[[], Letters],
         forms: Mapping[bool, Form],
         relay: Callable[[], Relay],
+        *,
+        rests: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
-        """Take the store, what finds readers, and how their mail looks, its names by form, and its way."""
+        """Take the store, what finds readers, how their mail looks, its names by form, and its way.
+
+        `rests` tells whether the relay is left alone now, as it has asked to be.
+        """
         self._store = store
         self._opt_outs = opt_outs
         self._marks = marks
         self._letters = letters
         self._forms = forms
         self._relay = relay
+        self._rests = rests
         self._clock = clock
 
     def due(self) -> bool:
@@ -181,7 +187,12 @@ class Courier:
         return self._store.due(self._clock())
 
     def send(self) -> int:
-        """Send all that wait, one after the other; return how many the relay took."""
+        """Send all that wait, one after the other; return how many the relay took.
+
+        They go before the mail of campaigns, whose pace they do not wait for: somebody sits there and waits.
+        """
+        if self._rests():
+            return 0
         relay, sent = self._relay(), 0
         try:
             while notice := self._store.begin(self._clock()):
@@ -227,7 +238,7 @@ class Courier:
         letter = self._letters().letter(
             notice.kind, person.language, links, discreet=person.discreet, days=DAYS
         )
-        composer = Composer(form.identity, _REFERENCE)
+        composer = Composer(form.identity, _REFERENCE, asked_for=True)
         date = formatdate(int(self._clock())).replace("-0000", "+0000")
         return Parcel(
             id=notice.id,

@@ -279,7 +279,8 @@ class Wiring:
             letters,
             self._forms(),
             self.relay,
-            self.clock,
+            rests=lambda: MAIN_RELAY in self.throttle.resting(),
+            clock=self.clock,
         )
 
     def _confirmations(self, portray: "Callable[[Subject], Mapping[str, Any]]") -> "Confirmations":

@@ -68,6 +68,7 @@ class Office:
 
     def __init__(self, database: Database, clock: Callable[[], float], server: Any) -> None:
         self.database, self.clock, self.server = database, clock, server
+        self.rests = False
         self.keyring = Keyring.generate(secrets.token_bytes)
         self.people = [
             Person(parse("vera@example.org"), {"town": "Exampleton"}, language="de"),
@@ -128,7 +129,8 @@ class Office:
             lambda: Letters(_LOOK, _ORGANISATION),
             forms,
             lambda: Relay(endpoint),
-            self.clock,
+            rests=lambda: self.rests,
+            clock=self.clock,
         )
 
     def states(self) -> list[str]:
@@ -161,6 +163,9 @@ def test_forget_me(office: Office) -> None:
     """Asked on the page, confirmed from the mailbox: one mail, one deed, and nothing left but the no."""
     assert office.pages.ask(office.links[0], "forget") is not None
     assert office.courier().due()
+    office.rests = True  # the relay has asked to be left alone
+    assert (office.courier().send(), office.states()) == (0, ["waiting"])
+    office.rests = False
     assert office.courier().send() == 1
     assert not office.courier().due()
     ((recipient, data),) = office.server.delivered
@@ -168,6 +173,9 @@ def test_forget_me(office: Office) -> None:
     message = message_from_bytes(data, policy=policy.default)
     assert message["Subject"] == "Bitte bestätigen Sie Ihre Anfrage"
     assert message["From"] == "Example Equality <hello@example.org>"
+    assert message["Auto-Submitted"] == "auto-generated"
+    lists = [name for name in message if name.lower().startswith("list-") or name == "Precedence"]
+    assert lists == []
     (mark,) = office.marks()
     # Whoever only looks changes nothing, and the links of other mails are none of this.
     pending = office.pages.pending(mark)

@@ -2,6 +2,7 @@
 
 import email
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from email import policy
 from email.header import decode_header, make_header
@@ -51,10 +52,12 @@ ENVELOPE = Envelope(
 )
 DATE = "Mon, 23 Nov 2026 09:00:00 -0000"
 COMPOSER = Composer(IDENTITY, "c7")
-ONCE = [
+ALWAYS = (
     *("Date", "From", "To", "Reply-To", "Subject", "Message-ID", "MIME-Version", "Content-Type"),
-    *("List-Unsubscribe", "List-Unsubscribe-Post", "List-Id", "Feedback-ID", "Precedence"),
-]
+    "Feedback-ID",
+)
+#: Of a campaign's mail.
+ONCE = [*ALWAYS, "List-Unsubscribe", "List-Unsubscribe-Post", "List-Id", "Precedence"]
 
 
 def named(name: str) -> bytes:
@@ -62,7 +65,7 @@ def named(name: str) -> bytes:
     return COMPOSER.compose(CONTENT, replace(ENVELOPE, name=name), DATE)
 
 
-def fields(mail: bytes) -> dict[str, str]:
+def fields(mail: bytes, needed: Sequence[str] = ONCE) -> dict[str, str]:
     """The raw header fields, unfolded, after checking that each stands there once and every line's length."""
     assert isinstance(mail, Wire)
     assert Wire.proved(bytes(mail)) == mail
@@ -74,7 +77,7 @@ def fields(mail: bytes) -> dict[str, str]:
     unfolded = [line.split(": ", 1) for line in head.replace("\r\n ", " ").split("\r\n")]
     names = [name for name, _ in unfolded]
     assert len(names) == len(set(names))
-    assert set(ONCE) <= set(names)
+    assert set(needed) <= set(names)
     return dict(cast("list[tuple[str, str]]", unfolded))
 
 
@@ -356,3 +359,14 @@ def test_envelope_hides_the_person() -> None:
     shown = repr(replace(ENVELOPE, name="Anna Beispiel"))
     assert "Beispiel" not in shown
     assert "example" not in shown
+
+
+def test_a_mail_that_was_asked_for_is_a_programs_and_of_no_list() -> None:
+    """It says who made it (RFC 3834 5), and no mailbox can opt out by it; all else is as in any mail."""
+    mail = fields(Composer(IDENTITY, "n0", asked_for=True).compose(CONTENT, ENVELOPE, DATE), ALWAYS)
+    usual = fields(COMPOSER.compose(CONTENT, ENVELOPE, DATE))
+    assert set(mail) - set(usual) == {"Auto-Submitted"}
+    assert set(usual) - set(mail) == {"List-Unsubscribe", "List-Unsubscribe-Post", "List-Id", "Precedence"}
+    assert mail["Auto-Submitted"] == "auto-generated"
+    changed = {name for name in mail.keys() & usual.keys() if mail[name] != usual[name]}
+    assert changed == {"Feedback-ID"}

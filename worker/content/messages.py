@@ -89,7 +89,13 @@ class Composer:
     """Makes the mails of one campaign in one form."""
 
     def __init__(
-        self, identity: Identity, campaign_ref: str, enclosures: Enclosures = NOTHING, further: str = ""
+        self,
+        identity: Identity,
+        campaign_ref: str,
+        enclosures: Enclosures = NOTHING,
+        further: str = "",
+        *,
+        asked_for: bool = False,
     ) -> None:
         """Prepare what all its mails share.
 
@@ -98,6 +104,8 @@ class Composer:
             campaign_ref: what tells campaigns apart in Feedback-ID; opaque, letters, digits, `.`, `_`, `-`.
             enclosures: pictures and attachments.
             further: header fields of the appeal's own (headers.own), each with its CRLF.
+            asked_for: each is a single mail that its reader has just asked for, and of no list: a program's,
+                not bulk, with no opt-out that a mailbox could press for its reader (RFC 3834 5).
 
         Raises:
             UnfitHeader: a value cannot stand in a header.
@@ -110,13 +118,14 @@ class Composer:
         self._from = lru_cache(_READY)(partial(_sender, identity.from_address))
         self._subject = lru_cache(_READY)(partial(headers.text, "Subject"))
         self._reply_to = headers.mailbox("Reply-To", "", identity.reply_to)
-        self._id_end = f"@{identity.domain}>\r\nList-Unsubscribe: <"
-        self._mailto_end = f"@{identity.opt_out_domain}>\r\n" + "\r\n".join(
+        self._asked_for = asked_for
+        self._id_end = f"@{identity.domain}>\r\n"
+        of_a_list = ["List-Unsubscribe-Post: List-Unsubscribe=One-Click", _list_id(identity)]
+        self._mailto_end = f"@{identity.opt_out_domain}>\r\n" + "\r\n".join(of_a_list) + "\r\n"
+        self._rest = "\r\n".join(
             [
-                "List-Unsubscribe-Post: List-Unsubscribe=One-Click",
-                _list_id(identity),
                 f"Feedback-ID: {campaign_ref}:{identity.feedback_id}",
-                "Precedence: bulk",
+                "Auto-Submitted: auto-generated" if asked_for else "Precedence: bulk",
                 "X-Auto-Response-Suppress: OOF, AutoReply",
                 f"{further}MIME-Version: 1.0",
                 enclosures.opening(_BOUNDARY) + _TEXT,
@@ -140,14 +149,19 @@ class Composer:
         _matched(_OPT_OUT, "List-Unsubscribe", envelope.opt_out_url)
         _matched(_MARK, "Message-ID", envelope.message_mark)
         _matched(_MARK, "List-Unsubscribe", envelope.opt_out_mark)
+        opt_out = (
+            ""
+            if self._asked_for
+            else f"List-Unsubscribe: <{envelope.opt_out_url}>,\r\n"
+            f" <mailto:unsub+{envelope.opt_out_mark}{self._mailto_end}"
+        )
         head = (
             f"Date: {date}\r\n"
             f"{self._from(content.sender_name)}\r\n"
             f"{headers.mailbox('To', envelope.name, envelope.recipient.spec)}\r\n"
             f"{self._reply_to}\r\n"
             f"{self._subject(content.subject)}\r\n"
-            f"Message-ID: <{envelope.message_mark}{self._id_end}{envelope.opt_out_url}>,\r\n"
-            f" <mailto:unsub+{envelope.opt_out_mark}{self._mailto_end}"
+            f"Message-ID: <{envelope.message_mark}{self._id_end}{opt_out}{self._rest}"
         )
         octets = head.encode()
         proved = Wire.proved(octets)
