@@ -7,11 +7,11 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
 from worker import capture, processes
+from worker.gallery import Captured
 
 #: Seconds that a whole demo may take on a busy machine; on an idle one it takes half a minute.
 PATIENCE = 240.0
@@ -37,10 +37,8 @@ def _left_running(mark: str) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Run one demo to its end; its folder, and what it said."""
-    folder = tmp_path_factory.mktemp("demo")
+def _shown(folder: Path) -> str:
+    """Run one demo to its end; what it said."""
     done = subprocess.run(
         ["timeout", str(PATIENCE), *_argv()],
         cwd=folder,
@@ -51,44 +49,44 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    return folder, done.stdout
+    return done.stdout
 
 
-def test_a_demo_leaves_a_page_and_one_file_for_every_mail(shown: tuple[Path, str]) -> None:
+def test_a_demo_proves_itself_and_leaves_nothing_but_a_page_and_every_mail(tmp_path: Path) -> None:
+    """Each of its claims is true; one test, for one demo is half a minute's work."""
+    told = _shown(tmp_path)
+    outbox = tmp_path / "var" / "outbox"
+    mails = list(capture.kept(outbox))
+    _all_are_on_the_page(told, outbox, mails)
+    _who_opted_out_has_exactly_one(mails)
+    _both_campaigns_add_up(told)
+    assert _left_running(str(tmp_path)) == []
+
+
+def _all_are_on_the_page(told: str, outbox: Path, mails: Sequence[Captured]) -> None:
     """var/outbox holds each captured mail as .eml, and index.html shows all; the last line says where."""
-    folder, told = shown
-    outbox = folder / "var" / "outbox"
     assert told.rstrip().splitlines()[-1].endswith("var/outbox/index.html")
     page = (outbox / "index.html").read_text(encoding="utf-8")
-    mails = list(capture.kept(outbox))
     assert len(list(outbox.glob("*.eml"))) == len(mails) > 70
     for mail in mails:
         subject = str(email.message_from_bytes(mail.data, policy=email.policy.default)["Subject"])
         assert subject in page
 
 
-def test_the_reader_who_opted_out_has_exactly_one_mail(shown: tuple[Path, str]) -> None:
+def _who_opted_out_has_exactly_one(mails: Sequence[Captured]) -> None:
     """Everybody else who could be reached has two, one from each campaign; nobody has more."""
-    counts = Counter(
-        recipient for mail in capture.kept(shown[0] / "var" / "outbox") for recipient in mail.recipients
-    )
+    counts = Counter(recipient for mail in mails for recipient in mail.recipients)
     assert Counter(counts.values()).keys() == {1, 2}
     assert list(counts.values()).count(1) == 1
 
 
-def test_both_campaigns_of_a_demo_add_up(shown: tuple[Path, str]) -> None:
+def _both_campaigns_add_up(told: str) -> None:
     """Each is proved twice in words: in its report, and by `verify`."""
-    told = shown[1]
     for name in ("chechnya-report-1", "chechnya-report-2"):
         proof = told.partition(f"$ tocsin verify {name}\n")[2].split("\n\n")[0]
         assert proof.startswith("audience ")
         assert "It adds up, and nothing is open." in proof
     assert "skipped" in told.partition("$ tocsin report chechnya-report-2\n")[2]
-
-
-def test_a_demo_leaves_nothing_running(shown: tuple[Path, str]) -> None:
-    """Queue, workers, clock, pages and mail server have all ended."""
-    assert _left_running(str(shown[0])) == []
 
 
 def test_a_second_demo_beside_a_running_one_is_refused_in_one_line(tmp_path: Path) -> None:
