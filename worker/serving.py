@@ -7,7 +7,7 @@ and a clean stop. Refuses: an access log, because every path on it would hold a 
 import signal
 import socket
 import threading
-from asyncio import Transport
+from asyncio import TimerHandle, Transport
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, Final
@@ -24,14 +24,15 @@ _CONNECTIONS_MOST: Final = 500
 
 
 class _Impatient(H11Protocol):
-    """HTTP/1.1 that hangs up on a client which does not finish the head of its request.
+    """HTTP/1.1 that hangs up on a client which does not finish the head of its request, or does not listen.
 
-    uvicorn times only the silence after an answer; a client that sends one byte a minute would keep its
-    connection, and five hundred of them the door.
+    uvicorn times only the silence after an answer; a client that sends one byte a minute, or asks and never
+    reads an answer, would keep its connection, and five hundred of them the door.
     """
 
-    #: Seconds that a client has for the head of a request.
+    #: Seconds that a client has for the head of a request, and to make room for an answer.
     patience: ClassVar[float]
+    _deaf: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as in uvicorn itself
         super().connection_made(transport)
@@ -44,9 +45,23 @@ class _Impatient(H11Protocol):
         elif self._watch.cancelled():
             self._watch = self.loop.call_later(self.patience, self._hang_up)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # Not a close, which would wait for the client to read what is left.
+        self._deaf = self.loop.call_later(self.patience, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._listens()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._watch.cancel()
+        self._listens()
         super().connection_lost(exc)
+
+    def _listens(self) -> None:
+        if self._deaf is not None:
+            self._deaf.cancel()
 
     @property
     def _between_requests(self) -> bool:
@@ -70,8 +85,8 @@ def serve(
     """Serve until SIGINT or SIGTERM, then finish what is in hand and return.
 
     Port 0 takes any free port; `ready` is told which, once connections are taken up. X-Forwarded-* is
-    believed from `proxies` only. A client has `patience` seconds for the head of a request. WrongUse when the
-    address cannot be had.
+    believed from `proxies` only. A client has `patience` seconds for the head of a request, and to make room
+    for an answer. WrongUse when the address cannot be had.
     """
     listener = _listen(host, port)
     server = uvicorn.Server(

@@ -3,6 +3,7 @@
 Run as a program this file is that server, with the declared double of `OptOuts` behind it.
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -423,6 +424,56 @@ def test_a_slow_body(server: Server) -> None:
     request = request_of("POST", headers=FORM + b"Content-Length: 26\r\n") + CLICK[:10]
     answer = server.say(request.replace(b"Connection: close\r\n", b""))
     assert status_of(answer) == 408
+    assert server.stored == []
+
+
+def test_a_body_that_trickles(server: Server) -> None:
+    """A body that comes byte by byte without end gets no longer than any other: 408, nothing stored."""
+    request = request_of("POST", headers=FORM + b"Content-Length: 60000\r\n")
+    with server.connect() as client, selectors.DefaultSelector() as selector:
+        client.sendall(request.replace(b"Connection: close\r\n", b""))
+        selector.register(client, selectors.EVENT_READ)
+        began = time.monotonic()
+        while not selector.select(timeout=PATIENCE / 10):
+            client.sendall(b"x")
+            assert time.monotonic() - began < PATIENCE * 10, "still waiting for the body"
+        assert status_of(everything(client)) == 408
+    assert server.stored == []
+
+
+def _ask_on(client: socket.socket, request: bytes) -> None:
+    """Ask again and again, for as long as somebody takes it, and read nothing."""
+    began = time.monotonic()
+    while time.monotonic() - began < PATIENCE * 10:
+        with contextlib.suppress(TimeoutError):
+            client.send(request)
+
+
+def test_a_client_that_does_not_listen(server: Server) -> None:
+    """Who asks and asks and never reads an answer is hung up on, and holds nothing of ours."""
+    with server.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(PATIENCE / 5)
+        request = request_of("GET").replace(b"Connection: close\r\n", b"") * 100
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            _ask_on(client, request)
+    assert status_of(server.say(request_of("POST", headers=FORM, body=CLICK))) == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"Content-Encoding: gzip\r\n" + FORM, 415),
+        (b"Content-Type: application/x-www-form-urlencoded; charset=utf-7\r\n", 415),
+        (b"Content-Type: application/x-www-form-urlencoded; charset=utf-16\r\n", 415),
+        (b"Content-Type: multipart/form-data; boundary=" + b"b" * 2000 + b"\r\n", 400),
+        (b"Content-Type: text/plain\r\n", 415),
+        (FORM + b"Transfer-Encoding: gzip, chunked\r\n", 400),
+    ],
+)
+def test_strange_encodings(server: Server, headers: bytes, status: int) -> None:
+    """What no mailbox and no page of ours sends is refused on the wire, and changes nothing."""
+    assert status_of(server.say(request_of("POST", headers=headers, body=CLICK))) == status
     assert server.stored == []
 
 
