@@ -86,6 +86,22 @@ PLACES = {
     "constants": '<p>{{ "\\x00<b>" }}{{ 1 + 1 }}{{ "é" }}</p>',
     "markup": "<p>{{ ('<b>' ~ name ~ '</b>')|safe }} {{ name|e }} {{ city|e }}</p>",
     "numbers": "<p>{{ items|length }} {{ flag }} {{ 3.5 }} {{ none }}</p>",
+    "block looked at": "{% block o %}{{ name }}{% endblock %}<p>{{ self.o()|upper }}</p>",
+    "caller with arguments": (
+        "{% macro o() %}<i>{{ caller(city) }}</i>{% endmacro %}"
+        "{% call(a) o() %}{{ name }}{% call(b) o() %}{{ b }}{{ a }}{% endcall %}{% endcall %}"
+    ),
+    "set blocks in each other": (
+        "{% set a %}<u>{{ name }}{% set b %}<b>{{ city }}</b>{% endset %}"
+        "{{ b }}{{ b }}</u>{% endset %}<p>{{ a }}</p>"
+    ),
+    "sets of pictures": '<img src=a.png alt={{ name }} srcset="{{ url }} 1x, {{ city }}.png 2x">',
+    "letter": "<a href='mailto:a@b.org?subject={{ name }}&amp;body={{ city }}%0A{{ url }}'>{{ name }}</a>",
+    "Outlook": (
+        "<!--[if mso]><table><tr><td width='{{ name }}'>{{ city }}</table><![endif]--><p>{{ url }}</p>"
+        "<!--[if !mso]><!--><p>{{ city }}</p><!--<![endif]-->"
+    ),
+    "server side": """<a href="?<!-- {{ name }}--{{ city }}>" title="&{ {{ url }} }{{ name }}">x</a>""",
 }
 
 NASTY = [
@@ -95,7 +111,7 @@ NASTY = [
     *("https://example.org/?a=1&b=2", "javascript:x", "//x", " https://x", "é", "Ωμ", "ل", "日本", "😀" * 40),
     *("\x00", "\x1f\x7f", "\r", "\r\n", "a\rb", "\x85", "\u2028", "\ufeff", "\ud800", "\ufffe", "\xa0"),
     *("{{ 7 * 7 }}", "{% raw %}", "#}", "Tw0n0z", "x" * 75, "x" * 76, "x y " * 60, "=" * 80, "." * 200),
-    *("é" * 99, "\xa0x", "x\x00", " \x00", "%zz"),
+    *("é" * 99, "\xa0x", "x\x00", " \x00", "%zz", "<!-- <é> -->", "<!-->", "&{<x> }", "&{", "}"),
 ]
 
 values = st.one_of(
@@ -316,6 +332,7 @@ TEXTS = {
     "dots": ".\n{{ name }}.\n..{{ city }}\nFrom {{ url }}\n",
     "spaces": "a \n {{ name }} \n\t{{ city }}\t\nend ",
     "looped": "{% for item in items %}* {{ item }}\n{% endfor %}",
+    "block looked at": "{% block b %}{{ name }}{% endblock %}{{ self.b()|upper }} {{ self.b()[::-1] }}\n",
     "captured": "{% set b %}<{{ name }}>{% endset %}{{ b }}{% macro m(a) %}{{ a }}{% endmacro %}{{ m(url) }}",
     "looked at": "{% set b %}{{ name }}{% endset %}{{ b|upper }}{{ b|length }}{{ b }}\n",
     "escaped": "{{ name|e }} {{ ('<' ~ city)|safe }}\n",

@@ -4,6 +4,7 @@ Owns what a value looks like in each kind of place: running text, an attribute, 
 libxml2 serialises them, and plain text. Refuses: finding the places (`inlining` does), and anything but text.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,9 @@ __all__ = ["Attribute", "Segment", "Skeleton", "Text"]
 
 #: libxml2 percent-encodes these.
 _URL_ATTRIBUTES: Final = frozenset({"action", "href", "src"})
+#: What libxml2 leaves as it is in an attribute, for servers and scripts of 1998: `<!-- -->` and `&{ }`.
+_AS_IT_IS: Final = re.compile(r"<!(?=--).*?-->|&\{[^}]*\}|[&<>]", re.DOTALL)
+_ESCAPED: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +44,17 @@ class Attribute:
         """The values that it holds."""
         return tuple(piece for piece in self.pieces if isinstance(piece, int))
 
-    def escape(self, value: str) -> str:
-        """Escape a value as libxml2 does here, but for the quotes."""
-        return _in_url(value) if self.name in _URL_ATTRIBUTES else _in_text(value)
+    @property
+    def is_whole(self) -> bool:
+        """Whether any value may change how other pieces are written: by a quote, or by ending a `<!--`."""
+        return any(isinstance(piece, str) and _joins(piece) for piece in self.pieces)
 
     def serialise(self, values: Sequence[str]) -> str:
         """Return the quoted attribute: libxml2 takes single quotes when only double ones are inside."""
-        content = "".join(p if isinstance(p, str) else self.escape(values[p]) for p in self.pieces)
+        content = "".join(_bare(p) if isinstance(p, str) else values[p] for p in self.pieces)
+        content = _AS_IT_IS.sub(lambda found: _ESCAPED.get(found[0], found[0]), content)
+        if self.name in _URL_ATTRIBUTES:
+            content = _url(content)
         if '"' not in content:
             return f'"{content}"'
         return f"'{content}'" if "'" not in content else '"' + content.replace('"', "&quot;") + '"'
@@ -69,10 +77,20 @@ _URL_OCTETS: Final = [
 ]
 
 
-def _in_url(value: str) -> str:
+def _url(value: str) -> str:
     if value.isascii() and value.isprintable() and " " not in value:
-        return _in_text(value)
-    return _in_text("".join(map(_URL_OCTETS.__getitem__, value.encode())))
+        return value
+    return "".join(map(_URL_OCTETS.__getitem__, value.encode()))
+
+
+def _joins(value: str) -> bool:
+    """Tell whether a piece of an attribute can do something to the pieces around it."""
+    return '"' in value or "<" in value or "{" in value or "&lt;" in value
+
+
+def _bare(literal: str) -> str:
+    """Take back what was escaped in a serialised piece."""
+    return literal.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 _as_raw: Final[_Convert] = lru_cache(_KEPT)(quoted.encode)
@@ -85,12 +103,12 @@ def _as_text(value: str) -> Wire:
 
 @lru_cache(_KEPT)
 def _as_attribute(value: str) -> Wire | None:
-    return None if '"' in value else quoted.encode(_in_text(value))
+    return None if _joins(value) else quoted.encode(_in_text(value))
 
 
 @lru_cache(_KEPT)
 def _as_url(value: str) -> Wire | None:
-    return None if '"' in value else quoted.encode(_in_url(value))
+    return None if _joins(value) else quoted.encode(_in_text(_url(value)))
 
 
 class Skeleton:
@@ -151,15 +169,10 @@ def _only_whole(segments: Sequence[Segment]) -> bool:
     """Tell whether a text can only be encoded as a whole.
 
     So it is when a value comes last (its white space decides how the text ends), and when an attribute's own
-    words hold a double quote (any value may then change how the attribute is quoted).
+    words are such that any value may change how the attribute is written.
     """
-    quotes = any(
-        isinstance(piece, str) and '"' in piece
-        for segment in segments
-        if isinstance(segment, Attribute)
-        for piece in segment.pieces
-    )
-    return quotes or any(not isinstance(segment, str) for segment in [s for s in segments if s][-1:])
+    whole = any(isinstance(segment, Attribute) and segment.is_whole for segment in segments)
+    return whole or any(not isinstance(segment, str) for segment in [s for s in segments if s][-1:])
 
 
 def _attribute_pieces(attribute: Attribute) -> Iterator[str | tuple[int, _Convert]]:

@@ -22,7 +22,7 @@ __all__ = ["Record", "SlottedTemplate", "StandIns", "is_airy"]
 _SLOT, _TIDY, _RECORD = "a slot", "a tidying", "the record"
 
 #: Nodes whose output is captured before it is shown.
-_CAPTURING: Final = (nodes.Macro, nodes.CallBlock, nodes.AssignBlock, nodes.FilterBlock)
+_CAPTURING: Final = (nodes.Macro, nodes.Block, nodes.CallBlock, nodes.AssignBlock, nodes.FilterBlock)
 
 
 class StandIns:

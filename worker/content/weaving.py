@@ -94,7 +94,7 @@ class _Weaver:
         """Make a skeleton, after pinning what cannot be woven; None where only the slow road is right."""
         while key not in self._kept:
             source = "".join(key)
-            if not self._is_honest(source, values):
+            if not self._is_honest(source, values, record):
                 self._keep(key, None)
             elif self._pin(self._examine(source), record):
                 record = Record(self._words)
@@ -103,13 +103,16 @@ class _Weaver:
                 self._keep(key, self._make(source))
         return self._kept[key], record
 
-    def _is_honest(self, source: str, values: Mapping[str, object]) -> bool:
+    def _is_honest(self, source: str, values: Mapping[str, object], record: Record) -> bool:
         """Tell whether all stand-ins in a text are ours: with other words, all of them are others.
 
-        A value that stays in place may spell one, and a template may have done something to one.
+        A value that stays in place may spell one, and a template may have done something to one: shown it
+        changed, or made a value of it.
         """
-        others = "".join(self._template.render(values, Record(self._others)))
-        return others == self._words.pattern.sub(lambda found: self._others.word(int(found[1])), source)
+        other = Record(self._others)
+        others = "".join(self._template.render(values, other))
+        ours = self._words.pattern.sub(lambda found: self._others.word(int(found[1])), source)
+        return others == ours and other.values == record.values
 
     def _pin(self, faults: Faults, record: Record) -> bool:
         """Note what has to stay in place from now on; tell whether a value just set aside has to."""
