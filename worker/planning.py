@@ -5,13 +5,14 @@ lists could not be sent, and a time that cannot be.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from worker import calendar, preflight
 from worker.campaigns import Campaigns, Plan, by_reason
 from worker.content import appeals
 from worker.content.editions import Edition, Printer
+from worker.content.rendering import UnfillableError
 from worker.content.weaving import MissingField
 from worker.errors import Refused, WrongUse
 from worker.readers import Trial
@@ -154,12 +155,31 @@ def try_out(printer: Printer, people: Iterable[tuple[Person, int]]) -> Tried:
     lacking: Counter[str] = Counter()
     no_form = 0
     for person, count in alike.values():
-        try:
-            printer.shown(person, _NO_LINK)
-        except MissingField as error:
-            lacking[error.field] += count
-        no_form += 0 if printer.fits(person) else count
+        if not printer.fits(person):  # they are not written to, so what they lack matters to nobody
+            no_form += count
+            continue
+        for field in _lacked(printer, person):
+            lacking[field] += count
     return Tried(dict(lacking), no_form)
+
+
+def _lacked(printer: Printer, person: Person) -> Iterator[str]:
+    """Yield every field without a fallback that a person lacks: with each, the mail is tried on to the next."""
+    given = dict[str, str]()
+    while True:
+        try:
+            printer.shown(replace(person, fields={**person.fields, **given}), _NO_LINK)
+        except MissingField as error:
+            if error.field in given:  # an expression asks for a part of it
+                return
+            yield error.field
+            given[error.field] = f"[{error.field}]"
+        except UnfillableError:
+            if not given:  # what we have put in proves nothing
+                raise
+            return
+        else:
+            return
 
 
 def _less(counts: Mapping[str, int], no_form: int) -> Mapping[str, int]:

@@ -102,9 +102,10 @@ def test_a_discreet_campaign_needs_names_to_leave_under(planned: Planned) -> Non
 
 
 def test_a_field_that_somebody_lacks_stops_the_plan_with_the_count(planned: Planned) -> None:
-    """Before anybody is mailed, and only counting those who would be."""
-    with pytest.raises(Refused, match=r"town \(1 of them\)") as caught:
-        planned([ANNA, BO, DI], body="in {{ town }}.")
+    """Before anybody is mailed, each field with everybody who lacks it, counting only those who would be."""
+    ed, flo = (one.replace(",Leeds", ",") for one in (ANNA.replace("anna", "ed"), CY.replace("York", "")))
+    with pytest.raises(Refused, match=r"first_name \(1 of them\), town \(2 of them\)$") as caught:
+        planned([ANNA, BO, DI, ed, flo], body="{{ first_name }} in {{ town | upper }}, {{ town }}.")
     assert "default" in caught.value.remedy
 
 
