@@ -164,7 +164,7 @@ def try_out(printer: Printer, people: Iterable[tuple[Person, int]]) -> Tried:
 
 
 def _lacked(printer: Printer, person: Person) -> Iterator[str]:
-    """Yield every field without a fallback that a person lacks: with each, the mail is tried on to the next."""
+    """Yield every field without a fallback that a person lacks: with each, the mail is tried anew."""
     given = dict[str, str]()
     while True:
         try:

@@ -72,6 +72,12 @@ def test_a_sound_file_becomes_a_version_with_all_it_says() -> None:
     assert version.body.startswith("Dear {{ first_name")
 
 
+def test_lines_are_joined_by_a_space_and_words_stay_together() -> None:
+    """A text over several lines is one; a space that keeps two words on a line stays what it is."""
+    file = GOOD.replace("subject:", "reason: >\n  a\u202f: b\u00a0?\n  c\nsubject:", 1)
+    assert parse("rain", {"en.md": file}).languages["en"].reason == "a\u202f: b\u00a0? c"
+
+
 @pytest.mark.parametrize(
     "change",
     [

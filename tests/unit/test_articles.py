@@ -33,8 +33,8 @@ def parsed(draft: Draft) -> Appeal:
     return parse("rain", {"en.md": draft.text.replace('link: "TODO"', "link: https://example.org/found")})
 
 
-@pytest.mark.parametrize("name", ["report.md", "clinic.txt", "bericht.html"])
-def test_three_articles_become_the_drafts_that_were_looked_at(name: str) -> None:
+@pytest.mark.parametrize("name", ["report.md", "clinic.txt", "bericht.html", "blog.html", "word.html"])
+def test_articles_become_the_drafts_that_were_looked_at(name: str) -> None:
     """Title, question, actions, headings, quotations, links and pictures each come out in their place."""
     file = ARTICLES / name
     form = Form(file.suffix[1:])
@@ -105,6 +105,11 @@ def test_an_actions_kind_is_what_it_says_first(words: str, kind: Kind) -> None:
         ("x<!-- {{ a }} -->y", "xy"),
         ("<style>p{}</style><p>y</p>", "y"),
         ("<div hidden>no</div><p>y</p>", "y"),
+        ("<img src=x width=1><img style='height: 0.5px' src=y><p>y</p>", "y"),
+        ("<div class=share-row>Tweet</div><p>y</p><p role=search>z</p>", "y"),
+        (f"<div class=social>{'x' * 400}</div>", "x" * 400),
+        ("<blockquote><p>Q</p><cite>A</cite></blockquote>", "> Q\n>\n> — A"),
+        ("| A | B |\n|---|---|\n| 1 | 2 |", "A · B\n\n1 · 2"),
     ],
 )
 def test_nothing_of_an_article_acts(article: str, expected: str) -> None:

@@ -189,6 +189,7 @@ IN_THE_APPEAL = [
     ("https://act.example.org/story", "https://act.example.org/{{ first_name }}", {*PERSONAL}),
     ("https://act.example.org/story", "https://act.example.org/letter", {"links.duplicate"}),
     ("[the whole story]", "[https://fairshore.example.org/story]", {"links.disguised"}),
+    ("https://act.example.org/story", f"https://act.example.org/{'s' * 980}", {"text.lines"}),
     ("[the whole story]", "[here]", {"links.vague"}),
     ("[the whole story]", "[]", {"links.empty"}),
     ("They decide", "TODO: they decide", {"words.draft"}),

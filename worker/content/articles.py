@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from markdown_it import MarkdownIt
 
+from worker.content import clutter
 from worker.content.blocks import BARE, TAKEN, Block, Writer, one_line, plain, tree
 from worker.content.frontmatter import FORMAT
 from worker.errors import WrongUse
@@ -107,7 +108,8 @@ class _Reader:
     def read(self, text: str, form: Form) -> Article:
         article = self._article
         if form is Form.MARKDOWN:
-            text = MarkdownIt("commonmark", {"html": True}).render(self._front_matter(text))
+            markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
+            text = markdown.render(self._front_matter(text))
         elif form is Form.TEXT:
             text = "".join(_marked_up(text))
         root = tree(text)
@@ -115,6 +117,7 @@ class _Reader:
             return article
         if form is Form.HTML:
             self._head(root)
+        clutter.tidy(root)
         main = _main(root)
         title = next(main.iter("h1"), None)
         if title is not None and (said := plain(title)):

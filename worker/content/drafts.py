@@ -224,7 +224,7 @@ def _of_item(item: Item) -> _Step:
     link, said = item.links[0].href if item.links else "", item.text
     for one in item.links:
         if "://" in one.text:
-            said = said.replace(one.text, "")
+            said = said.replace(f"<{one.text}>", "").replace(one.text, "")
     said = " ".join(said.split()) or item.text
     text = _sentence(said)
     kind = _kind(text) or _kind(link) or Kind.READ

@@ -26,6 +26,8 @@ _TEXT: Final = "tag:yaml.org,2002:str"
 _FLAG: Final = "tag:yaml.org,2002:bool"
 _NOTHING: Final = "tag:yaml.org,2002:null"
 _NUMBER: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,2})?")
+#: Not the spaces that keep words together: French has one before ":" and "?".
+_SPACE: Final = re.compile("[ \t\n]+")
 _JINJA: Final = re.compile(r"\{[{%#]")
 #: YAML counts these as line ends, and no editor does: every line told after one would be wrong.
 _STRAY_BREAK: Final = re.compile("[\x85\u2028\u2029]")
@@ -233,7 +235,7 @@ class Section:
         text = str(node.value).strip()
         for fault in _text_faults(text, most, line=line):
             self._note(node.start_mark.line, f"{name} {fault}")
-        return text if line else " ".join(text.split())
+        return text if line else _SPACE.sub(" ", text)
 
     def _list(self, key: str) -> list[yaml.Node]:
         node = self._get(key)

@@ -1,7 +1,13 @@
 """Plain text that reads well: wrapped paragraphs, lists, quotations, and links that can be followed.
 
 A link is numbered where it stands, `the report [1]`, and written out under the paragraph or item that holds
-it, never wrapped, so that a terminal can open it. Refuses: emphasis marks, which a screen reader spells out.
+it, never wrapped, so that a terminal can open it.
+
+Refuses: emphasis marks, which a screen reader spells out; and to wrap anew for each reader. A line is wrapped
+with the names of its merge fields, before they are filled in: a long value makes its line longer than WIDTH,
+and a short one shorter. Readers' programs fold what is too wide, the wire has lines of 76 octets in any case
+(quoted-printable), and wrapping the whole text anew would cost each mail more than all of its weaving. What
+the look or the author left long is a finding, text.lines.
 """
 
 import textwrap

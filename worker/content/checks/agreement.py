@@ -32,8 +32,8 @@ MARKUP: Final = Rule(
 LINES: Final = Rule(
     "text.lines",
     Severity.WARNING,
-    "lines of the text part that are longer than 78 characters",
-    "Wrap them in layout.txt: {{ text | wrap }}. Links may be long.",
+    "lines of the text part that are longer than 78 characters, or a link of more than 998 octets",
+    "Wrap them in layout.txt: {{ text | wrap }}. Links may be long, within reason.",
 )
 HOLES: Final = Rule(
     "words.placeholder",
@@ -46,7 +46,8 @@ DRAFT: Final = Rule(
 )
 RULES: Final = (LINKS, NUMBERS, WARNING, MARKUP, LINES, HOLES, DRAFT)
 
-_WIDEST: Final = 78
+#: Characters that a terminal shows in a line, and octets that SMTP can carry in one (RFC 5321 section 4.5.3).
+_WIDEST, _MOST_OCTETS = 78, 998
 _NUMBER: Final = re.compile(r"\d+(?:[.,:\u00a0\u202f]\d+)*")
 _TAG: Final = re.compile(r"</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>|&(?:[a-z]{2,8}|#\d{2,5});", re.IGNORECASE)
 _DRAFT: Final = re.compile(r"\b(?:TODO|TBC|TBD|FIXME|XXX+|lorem ipsum)\b|\?\?\?|\[(?:insert|add|link|name)\b")
@@ -110,6 +111,9 @@ def lines(letter: Letter) -> Iterator[Finding]:
     long = [line for line in letter.text.split("\n") if len(line) > _WIDEST and "://" not in line]
     if long:
         yield LINES.found(f"{len(long)} line(s) are longer than {_WIDEST} characters", "text")
+    octets = max(len(line.encode()) for line in letter.text.split("\n"))
+    if octets > _MOST_OCTETS:
+        yield LINES.found(f"a line has {octets} octets: some programs cut after {_MOST_OCTETS}", "text")
 
 
 def draft(letter: Letter) -> Iterator[Finding]:
