@@ -1,6 +1,7 @@
 """Who did what when to what, as a chain in which each entry carries the hash of the one before.
 
 Pure. Owns the canonical text of an entry, its hash, and finding the first one that is not as it was written.
+A chain may begin later than at 1 where a later entry says what was cut off before it, by a timer.
 Refuses: personal data (callers give counts, names of campaigns and lists, and keyed hashes), and any promise
 about the end of a chain: what was cut off there is missed only by who kept a later hash.
 """
@@ -16,6 +17,8 @@ from typing import TypeAlias
 BEGINNING = "0" * 64
 #: Who acts where it is no operator, but the person whom it is about.
 PERSON = "(the person)"
+#: Who acts where it is the program, by the operator's timers.
+TIMER = "(the timer)"
 
 #: A fact beside a deed: a count, a name, or several of them.
 Fact: TypeAlias = "str | int | float | list[str] | dict[str, int] | None"
@@ -99,6 +102,7 @@ class Verdict:
     head: str  #: its hash
     broken: int | None = None  #: the first entry that is not as it was written
     why: str = ""
+    first: int = 1  #: the first entry that is there; those before it were cut off by a timer
 
     @property
     def holds(self) -> bool:
@@ -124,16 +128,31 @@ def verify(entries: Iterable[Entry], *, counted: int | None = None, kept: str = 
         kept: a hash that was the head once; "" = none was kept.
     """
     number, head, met = 0, BEGINNING, kept in {"", BEGINNING}
+    cut, said, why = (0, BEGINNING), {(0, BEGINNING)}, ""
     for entry in entries:
-        if why := _fault(entry, number + 1, head):
-            return Verdict(number, head, number + 1, why)
+        if (number, head) == (0, BEGINNING) and entry.number > 1 and not why:
+            number, head = cut = entry.number - 1, entry.previous
+        if entry.action == Action.RETENTION:
+            said.add(_cut(entry))
+        if why := why or _fault(entry, number + 1, head):
+            continue  # only to see whether what is missing at the beginning was cut off
         number, head = entry.number, entry.hash
         met = met or head == kept
-    if counted is not None and counted != number:
-        return Verdict(number, head, number + 1, f"{counted} were written, and {number} are there")
+    if cut not in said:
+        return Verdict(0, BEGINNING, 1, f"it is missing: entry {cut[0] + 1} stands in its place")
+    if not why and counted is not None and counted != number:
+        why = f"{counted} were written, and {number} are there"
+    if why:
+        return Verdict(number, head, number + 1, why)
     if not met:
-        return Verdict(number, head, None, "the head that you kept is not in it")
-    return Verdict(number, head)
+        older = f", nor is what stood before entry {cut[0] + 1}: its time was over" if cut[0] else ""
+        return Verdict(number, head, None, f"the head that you kept is not in it{older}")
+    return Verdict(number, head, first=cut[0] + 1)
+
+
+def _cut(entry: Entry) -> tuple[object, object]:
+    """Return the number and the hash of the last entry that this one says was cut off."""
+    return entry.facts.get("cut"), entry.facts.get("head")
 
 
 def _fault(entry: Entry, number: int, previous: str) -> str:

@@ -1,7 +1,7 @@
 """What is kept of people beside their records, for how long, and its removal when that time is over.
 
 Owns the timers. Refuses: whatever a running campaign, an opt-out, a suppression or a proof still needs. Mail
-that waits to be read by a person, the audit log (it names no reader) and the suppressions have no timer.
+that waits to be read by a person and the suppressions have no timer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,9 @@ from pathlib import Path
 import structlog
 
 from worker import leavings
+from worker.deeds import TIMER, Action, Deed
 from worker.sections import Retention as Timers
+from worker.store.audit import Audit
 from worker.store.left import Kind, Leaving, Left
 
 log = structlog.get_logger()
@@ -21,6 +23,8 @@ _DAY = 86_400.0
 EVERY = 3600.0
 #: What the relay's words are called, beside the kinds of files.
 REPLIES = "replies"
+#: What the entries of the audit log are called.
+AUDIT = "audit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +45,22 @@ class Removed:
 
     files: int = 0
     replies: int = 0
+    entries: int = 0  #: of the audit log, which says so itself
 
     def __bool__(self) -> bool:
         """Tell whether anything was removed."""
-        return bool(self.files or self.replies)
+        return bool(self.files or self.replies or self.entries)
 
 
 class Retention:
     """What has a timer."""
 
-    def __init__(self, left: Left, state: Path, timers: Timers, clock: Callable[[], float]) -> None:
-        """Take the store's part, the folder of our files, the timers and the clock."""
+    def __init__(
+        self, left: Left, audit: Audit, state: Path, timers: Timers, clock: Callable[[], float]
+    ) -> None:
+        """Take the store's parts, the folder of our files, the timers and the clock."""
         self._left = left
+        self._audit = audit
         self._state = state
         self._clock = clock
         self._next = 0.0
@@ -71,6 +79,9 @@ class Retention:
         found = [self._item(one) for one in self._files()]
         for name, ended, count in self._left.replies():
             found.append(Item(REPLIES, name, ended, self._due(REPLIES, ended), count))
+        if self.days[AUDIT] and (oldest := self._audit.oldest()) is not None:
+            # Those of a day go together at its end: each cutting is an entry too.
+            found.append(Item(AUDIT, "the oldest entry", oldest, self._due(AUDIT, _day(oldest) + _DAY)))
         return sorted(found, key=lambda one: (one.due_at is None, one.due_at or 0.0, one.what))
 
     def apply(self) -> Removed:
@@ -83,8 +94,14 @@ class Retention:
         lost = [one.path for one in self._left.files() if leavings.mark(one.path) is None]
         if lost:
             self._left.forget(lost)
-        days = self.days[REPLIES]
-        return Removed(gone, self._left.drop_replies(now - days * _DAY) if days else 0)
+        replies, entries = self.days[REPLIES], self.days[AUDIT]
+        return Removed(
+            gone,
+            self._left.drop_replies(now - replies * _DAY) if replies else 0,
+            self._audit.trim(_day(now) - entries * _DAY, Deed(now, TIMER, Action.RETENTION, AUDIT))
+            if entries
+            else 0,
+        )
 
     def tick(self) -> None:
         """Do that now and then."""
@@ -92,7 +109,9 @@ class Retention:
             return
         self._next = self._clock() + EVERY
         if removed := self.apply():
-            log.info("retention_applied", files=removed.files, replies=removed.replies)
+            log.info(
+                "retention_applied", files=removed.files, replies=removed.replies, entries=removed.entries
+            )
 
     def _files(self) -> Sequence[Leaving]:
         chosen = [one for one in self._left.files() if leavings.mark(one.path) is not None]
@@ -105,3 +124,8 @@ class Retention:
 
     def _due(self, kind: str, since: float) -> float | None:
         return since + self.days[kind] * _DAY if self.days[kind] else None
+
+
+def _day(moment: float) -> float:
+    """Return the beginning of a moment's day, UTC."""
+    return moment // _DAY * _DAY

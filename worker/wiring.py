@@ -326,7 +326,9 @@ class Wiring:
         from worker.store.left import Left
 
         left = Left(self.database, platform.node())
-        return Retention(left, self.settings.state.absolute(), self.settings.retention, self.clock)
+        return Retention(
+            left, self.audit, self.settings.state.absolute(), self.settings.retention, self.clock
+        )
 
     @property
     def maildir(self) -> "Maildir | None":

@@ -6,9 +6,9 @@ import sys
 import pytest
 import sqlalchemy as sa
 
-from worker.deeds import Action, Deed
+from worker.deeds import TIMER, Action, Deed
 from worker.deliveries import State
-from worker.store.audit import Audit, append
+from worker.store.audit import CUT, Audit, append
 from worker.store.database import Database
 from worker.store.docket import Docket
 from worker.store.schema import audit, counters, suppressions
@@ -18,7 +18,7 @@ _PAUSE = Deed(1.5, "alice", Action.PAUSE, "one-1", {"note": "naïve ✓"})
 #: Appends on its own, as another process would.
 _WRITER = """
 import sys
-from worker.deeds import Action, Deed
+from worker.deeds import TIMER, Action, Deed
 from worker.store.audit import Audit
 from worker.store.database import Database
 database = Database(sys.argv[1])
@@ -94,7 +94,7 @@ def test_who_gets_past_the_trigger_is_found_and_deeds_go_on(
 ) -> None:
     """The owner of a database can switch a trigger off; the log tells the first entry, and takes new ones."""
     with database.write() as connection:
-        names = ("audit_no_update", "audit_no_delete") if database.is_sqlite else ("audit_append_only",)
+        names = "audit_no_update" if database.is_sqlite else "audit_append_only", "audit_no_delete"
         for name in names:
             connection.exec_driver_sql(f"DROP TRIGGER {name}{'' if database.is_sqlite else ' ON audit'}")
         connection.exec_driver_sql(statement)
@@ -156,3 +156,23 @@ def test_two_processes_that_append_at_once_make_one_chain(database: Database, da
     with database.read() as connection:
         previous = connection.execute(sa.select(sa.func.count(audit.c.previous.distinct()))).scalar_one()
     assert previous == 80
+
+
+def test_what_is_old_may_go_and_the_rest_says_so(database: Database, log: Audit) -> None:
+    """Only from the beginning, only what is older, once; the triggers guard what is left as before."""
+    timer = Deed(9.0, TIMER, Action.RETENTION, "audit")
+    log.note(Deed(5.0, "bob", Action.RESUME, "one-1"))
+    log.note(_PAUSE)  # of a clock that was set back: it stays, for the one before it does
+    assert log.trim(1.0, timer) == 0
+    kept = log.verify().head
+    assert log.trim(5.0, timer) == 3
+    assert log.trim(5.0, timer) == 0
+    assert [(one.number, one.operator) for one in log.entries()] == [(4, "bob"), (5, "alice"), (6, TIMER)]
+    assert (log.verify(kept).holds, log.verify().first) == (True, 4)
+    for statement in _ATTACKS[1::2]:
+        with database.write() as connection, pytest.raises(sa.exc.DBAPIError, match="append-only"):
+            connection.exec_driver_sql(statement)
+    with database.write() as connection:  # further than the entry says
+        connection.execute(sa.update(counters).where(counters.c.name == CUT).values(value=4))
+        connection.execute(sa.delete(audit).where(audit.c.id == 4))
+    assert log.verify().broken == 1

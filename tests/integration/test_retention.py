@@ -11,12 +11,14 @@ import sqlalchemy as sa
 
 from worker import leavings
 from worker.addresses import parse
+from worker.deeds import TIMER, Action, Deed
 from worker.deliveries import State
 from worker.feedback import OptOuts
 from worker.retention import Item, Retention
 from worker.sealing import Keyring
 from worker.sections import Retention as Timers
 from worker.store.audience import Rule
+from worker.store.audit import Audit
 from worker.store.database import Database
 from worker.store.ledger import Ledger, Outcome
 from worker.store.left import Kind, Left
@@ -36,7 +38,7 @@ def retention(database: Database, tmp_path: Path, clock: Callable[[], float]) ->
     """Timers over a state folder of its own, on a machine called "here"."""
     state = tmp_path / "var"
     state.mkdir()
-    return Retention(Left(database, "here"), state, Timers(), clock)
+    return Retention(Left(database, "here"), Audit(database), state, Timers(), clock)
 
 
 def _file(path: Path, clock: Any, text: str = "x") -> Path:
@@ -83,7 +85,7 @@ def test_what_has_become_something_else_is_left_alone(
     far = _file(tmp_path / "out/far.json", clock)
     for path in (edited, linked):
         retention.note(Kind.EXPORTS, path)
-    Retention(Left(database, "there"), tmp_path, Timers(), clock).note(Kind.EXPORTS, far)
+    Retention(Left(database, "there"), Audit(database), tmp_path, Timers(), clock).note(Kind.EXPORTS, far)
     edited.write_text("somebody wrote on", encoding="utf-8")
     linked.unlink()
     linked.symlink_to(precious)
@@ -171,3 +173,25 @@ def test_the_tick_looks_now_and_then(retention: Retention, tmp_path: Path, clock
     clock.forward(3601)
     retention.tick()
     assert not path.exists()
+
+
+def test_the_audit_log_goes_only_by_a_timer_of_a_year_or_more(
+    database: Database, tmp_path: Path, clock: Any
+) -> None:
+    """Whole days at a time, written down by the program; without a timer, nothing."""
+    log = Audit(database)
+    log.note(Deed(clock(), "op", Action.PAUSE, "a-1"))
+    never, yearly = (
+        Retention(Left(database, "here"), log, tmp_path, timers, clock)
+        for timers in (Timers(), Timers(audit=365))
+    )
+    clock.forward(364 * DAY)
+    assert (list(never.items()), [one.kind for one in yearly.items()]) == ([], ["audit"])
+    assert not yearly.apply()
+    clock.forward(2 * DAY)
+    assert not never.apply()
+    assert (yearly.apply().entries, yearly.apply().entries) == (1, 0)
+    assert [(one.number, one.operator) for one in log.entries()] == [(2, TIMER)]
+    for days in (1, 364):
+        with pytest.raises(ValueError, match="365 days at least"):
+            Timers(audit=days)

@@ -126,3 +126,25 @@ def test_spoilt_details_can_still_be_shown(details: str) -> None:
     """A log that somebody has spoilt is read all the same."""
     entry = replace(link(Deed(1.0, "alice", Action.PAUSE, "one-1"), 1, BEGINNING), details=details)
     assert entry.facts == {"spoilt": details}
+
+
+@given(_CHAINS, _PLACES, st.integers(0, 3), st.sampled_from(["said", "unsaid", "further", "forged"]))
+def test_a_beginning_may_be_missing_only_where_a_later_entry_says_so(
+    chain: list[Entry], place: int, more: int, how: str
+) -> None:
+    """With the number and the hash of the last that went; one entry more, or another hash, is a finding."""
+    last = chain[place % len(chain)]
+    cut = {"cut": last.number, "head": last.hash if how != "forged" else "f" * 64}
+    action = Action.RETENTION if how != "unsaid" else Action.PAUSE
+    for deed in (Deed(1.0, "x", Action.PAUSE), Deed(1.0, "(the timer)", action, "audit", cut)):
+        chain = [*chain, link(deed, len(chain) + 1, chain[-1].hash)]
+    for _ in range(more):
+        chain = [*chain, link(Deed(2.0, "x", Action.PAUSE), len(chain) + 1, chain[-1].hash)]
+    rest = chain[last.number + (how == "further") :]
+    verdict = verify(rest, counted=len(chain), kept=chain[-1].hash)
+    if how == "said":
+        assert (verdict.holds, verdict.number, verdict.first) == (True, len(chain), last.number + 1)
+        # What stood there is not in it any more, and the answer says why.
+        assert "its time was over" in verify(rest, kept="0" * 63 + "1").why
+    else:
+        assert (verdict.holds, verdict.broken) == (False, 1)

@@ -109,7 +109,10 @@ def _tell(verdict: Verdict, *, as_json: bool, was_kept: bool) -> int:
     if not verdict.holds:
         where = "" if verdict.broken is None else f" at entry {verdict.broken}"
         raise Refused(f"the audit log is broken{where}: {verdict.why}", remedy=_REMEDY)
-    terminal.say(f"Entries 1 to {count(verdict.number)} stand as they were written.", terminal.GOOD)
+    first, last = count(verdict.first), count(verdict.number)
+    terminal.say(f"Entries {first} to {last} stand as they were written.", terminal.GOOD)
+    if verdict.first > 1:
+        terminal.say("Those before them were cut off when their time was over, and an entry says so.")
     if was_kept:
         terminal.say("The head that you kept is among them.", terminal.GOOD)
     terminal.say(f"Head, to keep somewhere else: entry {count(verdict.number)},\n{verdict.head}")

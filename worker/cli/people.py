@@ -211,9 +211,8 @@ def _tell_of_files(kept: Sequence[Path], subject: Subject) -> None:
         terminal.warn(f"Files that name them still, for you to remove: {count(len(found))}")
         for path in found[:_MOST_TOLD]:
             terminal.warn(f"  {path}")
-    if len(kept) > len(found):
-        others = f"{count(len(kept) - len(found))}{' others' if found else ''}"
-        terminal.warn(f"Files here that may name them: {others}. See: tocsin retention")
+    if others := len(kept) - len(found):
+        terminal.warn(f"Other files here that may name them: {count(others)}. See: tocsin retention")
 
 
 def _read(path: Path) -> bytes:

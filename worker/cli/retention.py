@@ -31,14 +31,14 @@ def retention(
     [retention] in tocsin.toml; workers apply them once an hour. A file that has been changed since it was
     written is left alone, and no link is followed. Suppressions never end by themselves, links in mails
     neither: so a mail stays linked to its reader's keyed hash until they are forgotten. The audit log names
-    no reader, and stays.
+    no reader, and stays unless you set its timer, to a year at least; the rest of it says what was cut off.
 
-    JSON: {timers: {kind: days}, removed: {files, replies}, items: [{kind, what, count, since, due_at, due,
-    changed}]}.
+    JSON: {timers: {kind: days}, removed: {files, replies, entries}, items: [{kind, what, count, since,
+    due_at, due, changed}]}.
     """
     with session.opened() as tocsin:
         removed = tocsin.retention.apply() if apply else None
-        if removed:
+        if removed and (removed.files or removed.replies):
             deed = session.deed(tocsin, Action.RETENTION, files=removed.files, replies=removed.replies)
             tocsin.audit.note(deed)
         items, now, days = tocsin.retention.items(), tocsin.clock(), tocsin.retention.days
@@ -49,6 +49,7 @@ def retention(
                 "removed": {
                     "files": removed.files if removed else 0,
                     "replies": removed.replies if removed else 0,
+                    "entries": removed.entries if removed else 0,
                 },
                 "items": [_facts(one, now) for one in items],
             }
@@ -56,7 +57,8 @@ def retention(
         return
     if removed is not None:
         files = "1 file" if removed.files == 1 else f"{count(removed.files)} files"
-        terminal.say(f"Removed: {files}; the relay's words, of mails: {count(removed.replies)}.")
+        entries = f"; entries of the audit log: {count(removed.entries)}" if removed.entries else ""
+        terminal.say(f"Removed: {files}; the relay's words, of mails: {count(removed.replies)}{entries}.")
     _show(tocsin, items, now)
 
 

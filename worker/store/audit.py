@@ -1,7 +1,8 @@
 """The audit log: who did what when to what, each entry chained to the one before.
 
-Owns the audit table: appending, and reading in order. Refuses: to change or remove an entry (so does the
-database itself, by triggers), and to forge one: the chain's rules are `deeds`'.
+Owns the audit table: appending, reading in order, and cutting off the beginning when its time is over, which
+is an entry too. Refuses: to change an entry or remove another (so does the database itself, by triggers), and
+to forge one: the chain's rules are `deeds`'.
 """
 
 import contextlib
@@ -12,11 +13,13 @@ import sqlalchemy as sa
 
 from worker.deeds import BEGINNING, Deed, Entry, Verdict, link, verify
 from worker.store.counters import allocate
-from worker.store.database import Database
+from worker.store.database import Database, insert_new
 from worker.store.schema import audit, counters
 
 #: The counter that numbers the entries, and whose row lets one writer at a time to the chain's end.
 COUNTER = "audit"
+#: The counter that says up to which entry the triggers let the log be cut off.
+CUT = "audit cut"
 
 
 def append(connection: sa.Connection, deed: Deed) -> None:
@@ -56,6 +59,34 @@ class Audit:
         """Write down a deed that has no transaction of its own in the store."""
         with self._database.write() as connection:
             append(connection, deed)
+
+    def oldest(self) -> float | None:
+        """Return when the first entry that is there was written."""
+        with self._database.read() as connection:
+            first = sa.select(audit.c.at).order_by(audit.c.id).limit(1)
+            at: float | None = connection.execute(first).scalar_one_or_none()
+            return at
+
+    def trim(self, before: float, deed: Deed) -> int:
+        """Cut off what was written before then, up to the first entry that was not; return how many entries.
+
+        The deed is written first, with the number and the hash of the last that goes: so the rest still
+        holds, and says who cut it.
+        """
+        oldest = self.oldest()
+        if oldest is None or oldest >= before:  # most of the time: no write, no lock
+            return 0
+        with self._database.write() as connection:
+            stays = sa.select(sa.func.min(audit.c.id)).where(audit.c.at >= before).scalar_subquery()
+            going = sa.select(audit.c.id, audit.c.hash).where(sa.or_(stays.is_(None), audit.c.id < stays))
+            last = connection.execute(going.order_by(audit.c.id.desc()).limit(1)).one_or_none()
+            if last is None:
+                return 0
+            append(connection, deed.noting(cut=last.id, head=last.hash))
+            allowed = insert_new(counters, connection).values(name=CUT, value=last.id)
+            again = {"value": allowed.excluded.value}
+            connection.execute(allowed.on_conflict_do_update(index_elements=["name"], set_=again))
+            return connection.execute(sa.delete(audit).where(audit.c.id <= last.id)).rowcount
 
     def entries(self, since: float = 0.0) -> Iterator[Entry]:
         """Yield the entries written since then, the oldest first; memory stays flat."""

@@ -80,7 +80,7 @@ def test_correct_then_forget_from_end_to_end(nina: Path, tocsin: Tocsin) -> None
     told = ran.err.replace("\n", "")
     assert all(str(path) in told for path in (nina / "out").iterdir())
     assert "Files that name them still, for you to remove: 2" in told
-    assert "may name them: 1 others" in told
+    assert "Other files here that may name them: 1" in told
     assert tocsin("people", "forget", WHO, "--yes").code == 0
     told = tocsin("people", "show", WHO, "--json").json
     assert (told["person"], told["lists"], told["mails"]) == (None, [], [])

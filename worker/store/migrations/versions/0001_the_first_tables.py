@@ -340,14 +340,19 @@ def upgrade() -> None:
         op.execute(statement)
 
 
+#: Up to where a retention timer has cut off the audit log's beginning.
+_CUT = "(SELECT COALESCE(MAX(value), 0) FROM counters WHERE name = 'audit cut')"
 #: What makes the audit log append-only, whoever asks. SQLite's REPLACE removes without asking the trigger for
 #: that, so a number that is taken is refused beforehand.
 _GUARDS = {
     "sqlite": (
-        *(
-            f"CREATE TRIGGER audit_no_{verb.lower()} BEFORE {verb} ON audit "
+        (
+            "CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit "
             "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
-            for verb in ("UPDATE", "DELETE")
+        ),
+        (
+            f"CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit WHEN OLD.id > {_CUT} "
+            "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
         ),
         (
             "CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit "
@@ -361,8 +366,17 @@ _GUARDS = {
             "$$ BEGIN RAISE EXCEPTION 'the audit log is append-only'; END $$"
         ),
         (
-            "CREATE TRIGGER audit_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit "
+            "CREATE TRIGGER audit_append_only BEFORE UPDATE OR TRUNCATE ON audit "
             "FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only()"
+        ),
+        (
+            "CREATE FUNCTION audit_cut_only() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN IF OLD.id <= {_CUT} THEN RETURN OLD; END IF; "
+            "RAISE EXCEPTION 'the audit log is append-only'; END $$"
+        ),
+        (
+            "CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit "
+            "FOR EACH ROW EXECUTE FUNCTION audit_cut_only()"
         ),
     ),
 }
