@@ -128,7 +128,8 @@ def verify(entries: Iterable[Entry], *, counted: int | None = None, kept: str = 
         kept: a hash that was the head once; "" = none was kept.
     """
     number, head, met = 0, BEGINNING, kept in {"", BEGINNING}
-    cut, said, why = (0, BEGINNING), {(0, BEGINNING)}, ""
+    cut, why = (0, BEGINNING), ""
+    said: set[tuple[object, object]] = {cut}
     for entry in entries:
         if (number, head) == (0, BEGINNING) and entry.number > 1 and not why:
             number, head = cut = entry.number - 1, entry.previous
