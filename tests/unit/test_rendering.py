@@ -112,7 +112,7 @@ def test_the_warning_comes_first_in_both_parts(language: str, form: str) -> None
         assert heading not in plain.partition(warning)[0]
     if form == "open":
         label = CATALOGUES.words(language)["mail.content_warning"]
-        assert plain.startswith(f"{label.upper()} {version.content_warning}")
+        assert plain.startswith(f"{label.upper()} {warning}")
 
 
 @every_form
