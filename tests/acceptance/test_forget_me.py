@@ -26,11 +26,14 @@ def posted(link: str, form: Mapping[str, str]) -> str:
 
 def test_data_are_shown_once_and_then_deleted_by_their_owner(office: "Office") -> None:
     """The page asks, a worker sends one notice, its link shows everything once; the second one deletes it."""
+    with (office.home / "tocsin.toml").open("a") as settings:
+        settings.write('\n[topics.petitions]\ntitle = "Petitions"\n')
     office.import_people(["vera@example.org,Vera Example"])
     with office.up():
         office.run("send", APPEAL, "--list", "people", "--yes", "--wait")
         header = email.message_from_bytes(office.mails()[0].data)["List-Unsubscribe"]
         link = re.findall(r"<(http[^>]*)>", str(header))[0]
+        assert "Saved." in posted(link, {"choice": "save", "of": "topic:petitions"})
         for number, kind in enumerate(("export", "forget"), start=2):
             assert "Please look into your mailbox" in posted(link, {"choice": kind})
             assert processes.until(lambda at=number: len(office.mails()) == at, seconds=60)
@@ -40,6 +43,7 @@ def test_data_are_shown_once_and_then_deleted_by_their_owner(office: "Office") -
             confirm = re.findall(r"http\S+/n/\S+", part.get_content())[0]
             page = posted(confirm, {"choice": "confirm"})
             assert ("vera@example.org" in page) == (kind == "export")
+            assert ("topic:petitions" in page) == (kind == "export")
         assert "Deleted" in page
     assert office.recipients() == ["vera@example.org"] * 3
     shown = office.run("people", "show", "vera@example.org", "--json").json
