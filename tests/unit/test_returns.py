@@ -143,6 +143,26 @@ def test_a_mail_is_what_its_table_says(name: str, verdict: Verdict) -> None:
     assert without_text(sort(returned(name), MARKS)) == verdict
 
 
+@pytest.mark.parametrize(
+    ("field", "verdict"),
+    [
+        ("Subject: Автоматический ответ: unsubscribe", QUIET),
+        ("Subject: رد تلقائي: unsubscribe", QUIET),
+        ("Subject: Fuera de la oficina: unsubscribe", QUIET),
+        ("Subject: Absence du bureau : unsubscribe", QUIET),
+        ("Subject: Automatische Antwort: unsubscribe", QUIET),
+        ("Subject: unsubscribe\nAuto-Submitted: (by us) auto-replied (vacation)", QUIET),
+        ("Subject: unsubscribe\nAuto-Submitted: (by us) no", OptOut(OURS)),
+        ("Subject: отпишите меня", OptOut(OURS)),
+        ("Subject: أوقفوا الرسائل", OptOut(OURS)),
+    ],
+)
+def test_a_program_opts_nobody_out_in_any_of_our_languages(field: str, verdict: Verdict) -> None:
+    """Where no header says that a program wrote it, its subject does; a person's own words never do."""
+    mail = returned("opt-out").replace(b"Subject: unsubscribe", field.encode())
+    assert sort(mail, MARKS) == verdict
+
+
 def test_every_mail_of_the_collection_is_in_the_table() -> None:
     """A shape that nobody checks is not understood."""
     assert {file.stem for file in MAILS.glob("*.eml")} == TABLE.keys()

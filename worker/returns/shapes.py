@@ -18,6 +18,7 @@ _PROGRAMS: Final = (
     # Challenge-response systems, which want their sender to prove that they are a person.
     *("x-boxbe-challenge", "x-challenge", "x-spamarrest-noauth", "x-choicemail-registration-request"),
 )
+_COMMENT: Final = re.compile(r"\([^()]{0,200}\)")
 _PRECEDENCE: Final = frozenset({"bulk", "junk", "list", "auto_reply", "auto-reply"})
 _RECEIPTS: Final = ("message/disposition-notification", "message/global-disposition-notification")
 _FROM_DAEMON: Final = re.compile(
@@ -26,7 +27,9 @@ _FROM_DAEMON: Final = re.compile(
 _AUTOMATIC: Final = re.compile(
     r"\s{0,9}(?:auto(?:matic|matische|matisk|matické)?[ -]?(?:reply|response|antwort|svar)|"
     r"out of (?:the )?office|"
-    r"abwesenheits|abwesend|réponse automatique|respuesta automática|risposta automatica|автоответ|"
+    r"abwesenheits|abwesend|réponse automatique|absen(?:t|ce) du bureau|respuesta automática|autorespuesta|"
+    r"fuera de (?:la )?oficina|risposta automatica|автоответ|автоматический ответ|вне офиса|"
+    r"رد تلقائي|الرد التلقائي|خارج المكتب|"
     r"\[?(?:boxbe|spam ?arrest)\b|please (?:confirm|verify) your (?:e-?mail|message))",
     re.IGNORECASE,
 )
@@ -62,7 +65,8 @@ def is_from_nobody(mail: Opened) -> bool:
 def is_automatic(mail: Opened) -> bool:
     """Tell whether a program wrote this: a vacation notice, a receipt, a newsletter, a loop."""
     fields = mail.fields
-    said = fields.get("auto-submitted").partition(";")[0].partition("(")[0].strip().lower()
+    # A comment may stand anywhere (RFC 3834 section 5).
+    said = _COMMENT.sub(" ", fields.get("auto-submitted")).partition(";")[0].partition("(")[0].strip().lower()
     return (
         (bool(said) and said != "no")
         or any(name in fields for name in _PROGRAMS)
