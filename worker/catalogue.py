@@ -20,6 +20,8 @@ from worker.sections import Section, without_password
 #: User name and password inside a URL, wherever one stands in a value that is shown.
 _USERINFO = re.compile(r"://[^/\s]*@")
 
+#: What pydantic puts behind a name, where it is the name itself that is wrong.
+_NAME = ".[key]"
 #: Stands for any name in the key of a table that there may be several of.
 _EACH = "*"
 
@@ -94,6 +96,8 @@ class Catalogue:
         if details["type"] == "missing":
             return f"{place(key)} is missing{meaning}"
         sentence = details["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
+        if key.endswith(_NAME):
+            return f"{place(key.removesuffix(_NAME))} {sentence}{meaning}"
         return f"{place(key)} = {_shown(context.get('value', details['input']), field)}: {sentence}{meaning}"
 
     def template(self, defaults: BaseModel) -> Iterator[str]:
@@ -104,7 +108,10 @@ class Catalogue:
         yield from self._table("", self.model, defaults, mark="")
 
     def _suggestion(self, key: str, shown: Callable[[str], str]) -> str:
-        flat = {known.replace(".", "_"): known for known in self.keys}
+        # What stands in place of the name is the one given.
+        each = key.split(".")[1] if key.count(".") > 1 else _EACH
+        known = [one.replace(_EACH, each) for one in self.keys]
+        flat = {one.replace(".", "_"): one for one in known}
         close = difflib.get_close_matches(key.replace(".", "_"), flat, n=1)
         return f"; did you mean {shown(flat[close[0]])}?" if close else ""
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError
 from worker.addresses import parse as parse_address
 
 _LANGUAGE = r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*"
+_TOPIC, _TOPIC_MOST = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*"), 64
 _HOSTNAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]")
 
 
@@ -107,6 +108,12 @@ def _broker_url(text: str) -> str:
     return _no_password_inside(text)
 
 
+def _topic(text: str) -> str:
+    if not _TOPIC.fullmatch(text) or len(text) > _TOPIC_MOST:
+        raise ValueError("should be called by small letters, digits and hyphens, as in [topics.petitions]")
+    return text
+
+
 def wrong(key: str, value: object, sentence: str) -> PydanticCustomError:
     """Make the error of a check that spans keys: it names the one key to mend."""
     return PydanticCustomError(
@@ -122,7 +129,7 @@ Seconds = Annotated[float, Field(gt=0)]
 PerSecond = Annotated[float, Field(ge=0)]
 RelayName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,19}$")]
 #: As in the front matter of appeals.
-TopicName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
+TopicName = Annotated[str, AfterValidator(_topic)]
 Language = Annotated[str, Field(pattern=rf"^{_LANGUAGE}$")]
 Title = Annotated[str, Field(min_length=1, max_length=80)]
 

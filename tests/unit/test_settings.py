@@ -491,8 +491,11 @@ class TestTopics:
         [
             ("[topics.a-b]", "topics.a-b.title is missing (What readers see.)"),
             ('[topics.a-b]\ntitle = ""', "topics.a-b.title"),
-            ('[topics.a-b]\ntitle = "A"\ntitel = "B"', "topics.a-b.titel is not a setting"),
-            ('[topics."A B"]\ntitle = "A"', "topics"),
+            (
+                '[topics.a-b]\ntitle = "A"\ntitel = "B"',
+                "topics.a-b.titel is not a setting; did you mean topics.a-b.title?",
+            ),
+            ('[topics.Health]\ntitle = "A"', "topics.Health should be called by small letters, digits and"),
             ('[topics.a]\ntitle = "A"\ntitles = { "no language" = "B" }', "topics.a.titles"),
         ],
     )
