@@ -37,6 +37,9 @@ class Action(StrEnum):
     RESEND = "unconfirmed resend"
     LISTS_IMPORT = "lists import"
     LISTS_POLICY = "lists policy"
+    LISTS_INVITE = "lists invite"
+    #: A person's own, by the link in an invitation.
+    LISTS_CONFIRM = "lists confirm"
     SUPPRESS_ADD = "suppress add"
     SUPPRESS_IMPORT = "suppress import"
     SUPPRESS_LIFT = "suppress lift"

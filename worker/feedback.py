@@ -6,15 +6,17 @@ half hour. Refuses: acting on anything that does not carry our mark, and asking 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
 
 from worker.deeds import PERSON, Action, Deed
+from worker.policies import Policy
 from worker.sealing import Keyring, Person, SealError
 from worker.store.audit import append
 from worker.store.database import Database, insert_new
-from worker.store.schema import deliveries, facts, lists, people
+from worker.store.schema import INVITED, deliveries, facts, invited, lists, people
 from worker.store.suppressions import (
     BY_PAGE,
     EVERYTHING,
@@ -54,6 +56,7 @@ class Reader:
     list_id: int
     about: About
     person: Person | None = None  #: None: forgotten, or the record does not open
+    list_slug: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +104,18 @@ class OptOuts:
             return None
         if delivery_id == TEST:
             return Reader(TEST, b"", 0, About(self._sender, "", test=True))
-        query = (
-            sa.select(deliveries.c.address_key, lists.c.id.label("list_id"), lists.c.title)
-            .add_columns(people.c.id, people.c.sealed)
-            .select_from(deliveries)
-            .join(lists, lists.c.id == deliveries.c.list_id)
-            .outerjoin(people, people.c.id == deliveries.c.person_id)
-            .where(deliveries.c.id == delivery_id)
-        )
         with self._database.read() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(_about(delivery_id)).one_or_none()
         if row is None:
             return None
         person = self._opened(row.id, row.sealed)
-        # Whoever we know nothing of is shown the discreet page.
-        discreet = person is None or person.discreet
+        # Whoever we know nothing of is shown the discreet page. What a mail of a campaign looked like, its
+        # edition says; an invitation follows the list.
+        by_list = delivery_id >= INVITED and Policy.from_json(row.policy).discreet
+        discreet = person is None or person.discreet or by_list
         sender = self._discreet_sender if discreet else self._sender
         about = About(sender, row.title, person.language if person else "", discreet)
-        return Reader(delivery_id, row.address_key, row.list_id, about, person)
+        return Reader(delivery_id, row.address_key, row.list_id, about, person, row.slug)
 
     def opt_out(self, token: str, how: str) -> bool:
         """Suppress the person everywhere, durably, before returning; the second time changes nothing.
@@ -195,6 +192,21 @@ class OptOuts:
             return None
 
 
+def _about(number: int) -> sa.Select[Any]:
+    """Return the statement: whom the mail of a delivery, or of an invitation, went to, and for which list."""
+    mails, mine, theirs = deliveries, number, people.c.id == deliveries.c.person_id
+    if number >= INVITED:
+        mails, mine, theirs = invited, number - INVITED, people.c.address_key == invited.c.address_key
+    return (
+        sa.select(mails.c.address_key, lists.c.id.label("list_id"), lists.c.slug, lists.c.title)
+        .add_columns(lists.c.policy, people.c.id, people.c.sealed)
+        .select_from(mails)
+        .join(lists, lists.c.id == mails.c.list_id)
+        .outerjoin(people, theirs)
+        .where(mails.c.id == mine)
+    )
+
+
 def _write(connection: sa.Connection, found: Mapping[int, bytes], scope: str, how: str, now: float) -> None:
     """Write the opt-outs of these deliveries, whose address keys are given."""
     if not found:
@@ -202,8 +214,11 @@ def _write(connection: sa.Connection, found: Mapping[int, bytes], scope: str, ho
     # The delivery first, then the person, as does who reads a complaint; the other way round, each would wait
     # for the other (PostgreSQL). Both in one order, for the same reason.
     told = insert_new(facts, connection).on_conflict_do_nothing()
-    rows = [{"delivery_id": each, "kind": "opted out", "at": now, "source": how} for each in sorted(found)]
-    connection.execute(told, rows)
+    # An invitation has no such row: nothing of it is counted with a campaign.
+    ids = [each for each in sorted(found) if each < INVITED]
+    rows = [{"delivery_id": each, "kind": "opted out", "at": now, "source": how} for each in ids]
+    if rows:
+        connection.execute(told, rows)
     keys = set(found.values())
     add_within(connection, [Suppression(key, scope, "opt-out", how, now) for key in keys])
 

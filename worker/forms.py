@@ -60,6 +60,9 @@ class Form:
     voucher: str = ""
     wish: Wish = Wish()
     again: frozenset[str] = frozenset()  #: what is confirmed to be wanted again: `OPEN`, and topics
+    #: In which language the words of a consent were shown, and what proves which words they were.
+    language: str = ""
+    shown: str = ""
 
 
 async def read(request: Request, patience: float) -> Form:
@@ -93,7 +96,8 @@ def _form(pairs: Sequence[tuple[str, str]]) -> Form:
     if choice is Choice.SAVE:
         return Form(choice, wish=_wish(fields, pairs))
     again = frozenset(value for name, value in pairs if name == "again")
-    return Form(choice, fields.get("voucher", ""), again=again)
+    said = fields.get("language", ""), fields.get("shown", "")
+    return Form(choice, fields.get("voucher", ""), Wish(), again, *said)
 
 
 def _wish(fields: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> Wish:

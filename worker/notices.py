@@ -21,20 +21,23 @@ from worker.content.messages import Composer, Envelope
 from worker.deeds import PERSON, Action, Deed
 from worker.errors import Refused, Unavailable
 from worker.feedback import TEST, About, OptOuts, Reader
+from worker.invitations import Invitations
 from worker.post.parcels import Lost, Parcel
 from worker.post.relay import Relay, RelayDown
 from worker.post.replies import Reply
 from worker.preferences import AGAIN, Choices, Preferences
 from worker.rights import Rights, Subject
-from worker.store.notices import Notice, Notices
+from worker.sealing import Person
+from worker.store.notices import INVITE, JOIN, Notice, Notices
 from worker.tokens import Marks, Purpose
 
 log = structlog.get_logger()
 
 #: Path of a notice's link, before its mark.
 PATH: Final = "/n/"
-#: Days for which the link in a notice works.
+#: Days for which the link in a notice works; nobody waits for an invitation.
 DAYS: Final = 3
+INVITE_DAYS: Final = 14
 _DAY: Final = 86_400.0
 #: Seconds to the next attempt after one that did not come through, doubled each time; and attempts in all.
 _WAIT: Final = 120.0
@@ -49,6 +52,18 @@ class Kind(StrEnum):
     FORGET = "forget"
     EXPORT = "export"
     AGAIN = AGAIN
+    INVITE = INVITE  #: by an operator's wish: may we write to you?
+    JOIN = JOIN  #: by what somebody entered: was that you?
+
+    @property
+    def asks_consent(self) -> bool:
+        """Whether its link puts somebody onto a list."""
+        return self in {Kind.INVITE, Kind.JOIN}
+
+    @property
+    def days(self) -> int:
+        """For how many days its link works."""
+        return INVITE_DAYS if self is Kind.INVITE else DAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +73,7 @@ class Pending:
     about: About
     kind: Kind
     choices: Choices | None = None  #: what can be had again, where that was asked
+    opt_out: str = ""  #: the mark by which its reader says no for good, where they are asked for a yes
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +94,7 @@ class Confirmations:
         opt_outs: OptOuts,
         rights: Rights,
         preferences: Preferences,
+        invitations: Invitations,
         marks: Marks,
         *,
         portray: Callable[[Subject], Mapping[str, Any]],
@@ -86,6 +103,7 @@ class Confirmations:
     ) -> None:
         """Take the store, what reads links, who does the deeds, writes a person's data out, and notes it."""
         self._preferences = preferences
+        self._invitations = invitations
         self._store = store
         self._opt_outs = opt_outs
         self._rights = rights
@@ -114,26 +132,31 @@ class Confirmations:
         if found is None:
             return None
         notice, reader = found
-        if notice.kind != Kind.AGAIN:
-            return Pending(reader.about, Kind(notice.kind))
-        choices = self._preferences.choices(self._marks.mark(Purpose.OPT_OUT, notice.delivery_id))
+        kind, token = Kind(notice.kind), self._marks.mark(Purpose.OPT_OUT, notice.delivery_id)
+        if kind.asks_consent:
+            taken = self._invitations.open(notice)
+            return Pending(reader.about, kind, opt_out=token) if taken else None
+        if kind is not Kind.AGAIN:
+            return Pending(reader.about, kind)
+        choices = self._preferences.choices(token)
         return Pending(reader.about, Kind.AGAIN, choices) if choices and choices.lacks else None
 
-    def confirm(self, mark: str, again: Collection[str] = ()) -> Confirmed | None:
+    def confirm(self, mark: str, again: Collection[str] = (), wording: str = "") -> Confirmed | None:
         """Do it, durably, before returning; None if the link is not ours, used or too old.
 
-        None too where something was to be had `again`, and nothing that could be was named.
+        None too where something was to be had `again`, and nothing that could be was named; and where a
+        consent was asked for, and its reader has said no since, or was shown no `wording`.
         """
         found = self._open(mark)
         if found is None:
             return None
         notice, reader = found
         token, kind = self._marks.mark(Purpose.OPT_OUT, notice.delivery_id), Kind(notice.kind)
+        if kind.asks_consent:
+            joined = self._invitations.confirm(notice, reader, wording)
+            return Confirmed(reader.about, kind) if joined else None
         if kind is Kind.AGAIN:
-            if not self._preferences.again(token, again):
-                return None
-            self._store.confirm(notice.id, self._clock())
-            return Confirmed(self._opt_outs.describe(token) or reader.about, kind)
+            return self._brought_back(notice, reader, again)
         subject = self._rights.find(token)
         if kind is Kind.FORGET:
             # First: who presses twice is forgotten once, and who presses in vain can press again.
@@ -145,10 +168,19 @@ class Confirmations:
         self._note(Deed(self._clock(), PERSON, Action.PEOPLE_EXPORT).noting(key=subject.keys[0].hex()))
         return Confirmed(reader.about, kind, facts)
 
+    def _brought_back(self, notice: Notice, reader: Reader, again: Collection[str]) -> Confirmed | None:
+        token = self._marks.mark(Purpose.OPT_OUT, notice.delivery_id)
+        if not self._preferences.again(token, again):
+            return None
+        self._store.confirm(notice.id, self._clock())
+        return Confirmed(self._opt_outs.describe(token) or reader.about, Kind.AGAIN)
+
     def _open(self, mark: str) -> tuple[Notice, Reader] | None:
         number = self._marks.read(Purpose.NOTICE, mark)
         notice = None if number is None else self._store.find(number)
-        if notice is None or notice.confirmed or notice.asked_at + DAYS * _DAY < self._clock():
+        if notice is None or notice.confirmed:
+            return None
+        if notice.asked_at + Kind(notice.kind).days * _DAY < self._clock():
             return None
         reader = self._opt_outs.reader(self._marks.mark(Purpose.OPT_OUT, notice.delivery_id))
         return None if reader is None or reader.person is None else (notice, reader)
@@ -167,11 +199,13 @@ class Courier:
         relay: Callable[[], Relay],
         *,
         rests: Callable[[], bool],
+        welcome: Callable[[Person], bool],
         clock: Callable[[], float],
     ) -> None:
         """Take the store, what finds readers, how their mail looks, its names by form, and its way.
 
-        `rests` tells whether the relay is left alone now, as it has asked to be.
+        `rests` tells whether the relay is left alone now, as it has asked to be; `welcome` whether somebody
+        may be asked for a consent: what they ask for themself they get.
         """
         self._store = store
         self._opt_outs = opt_outs
@@ -180,6 +214,7 @@ class Courier:
         self._forms = forms
         self._relay = relay
         self._rests = rests
+        self._welcome = welcome
         self._clock = clock
 
     def due(self) -> bool:
@@ -223,9 +258,11 @@ class Courier:
         """Make the mail; None when there is nobody to write to, or no name to write under."""
         opt_out = self._marks.mark(Purpose.OPT_OUT, notice.delivery_id)
         reader = self._opt_outs.reader(opt_out)
-        person = reader.person if reader else None
-        form = self._forms.get(person.discreet) if person else None
-        if person is None or form is None:
+        person, kind = reader.person if reader else None, Kind(notice.kind)
+        form = self._forms.get(reader.about.discreet) if reader else None
+        if reader is None or person is None or form is None:
+            return None
+        if kind.asks_consent and not self._welcome(person):
             return None
         # Its number in the mail's own marks is not the one that its link holds.
         own = self._marks.mark(Purpose.NOTICE_MAIL, notice.id)
@@ -235,10 +272,11 @@ class Courier:
         links = Links(
             form.base_url + PATH + self._marks.mark(Purpose.NOTICE, notice.id), envelope.opt_out_url
         )
+        about, days = reader.about, kind.days
         letter = self._letters().letter(
-            notice.kind, person.language, links, discreet=person.discreet, days=DAYS
+            kind, person.language, links, discreet=about.discreet, days=days, list_title=about.list_title
         )
-        composer = Composer(form.identity, _REFERENCE, asked_for=True)
+        composer = Composer(form.identity, _REFERENCE, asked_for=kind is not Kind.INVITE)
         date = formatdate(int(self._clock())).replace("-0000", "+0000")
         return Parcel(
             id=notice.id,

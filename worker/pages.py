@@ -134,8 +134,10 @@ class Shown:
     voucher: str = ""
     #: Where the quick exit leads.
     exit_url: str = "exit"
-    #: What a notice is about: "forget", "export" or "choices".
+    #: What a notice is about: "forget", "export", "choices", "invite" or "join".
     kind: str = "forget"
+    #: The mark by which the reader of an invitation says no for good.
+    opt_out: str = ""
     #: All that we hold of a reader, for them.
     facts: Mapping[str, Any] | None = None
 
@@ -161,10 +163,10 @@ class Pages:
         style = _file(files, "style.css").replace("\r\n", "\n")
         if "</" in style:
             raise WrongUse("templates/web/style.css holds '</', which would end it early")
-        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        style_hash = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
         #: The Content-Security-Policy of every answer: our one style sheet, our own form, and nothing else.
         self.policy = (
-            f"default-src 'none'; style-src 'sha256-{digest}'; form-action 'self'; "
+            f"default-src 'none'; style-src 'sha256-{style_hash}'; form-action 'self'; "
             "base-uri 'none'; frame-ancestors 'none'"
         )
         environment = ImmutableSandboxedEnvironment(
@@ -184,6 +186,7 @@ class Pages:
         wanted = (about.language if about else "", *accepted, *self._fallback)
         language = next(found for tag in wanted if (found := self._catalogues.match(tag)))
         discreet = about is not None and about.discreet
+        wording = self.wording(about, language) if about else ""
         say = partial(_sentence, self._words[language])
         topics = _topics(shown.choices, language, discreet=discreet)
         return self._templates[name].render(
@@ -195,6 +198,8 @@ class Pages:
             list_title=about.list_title if about and not discreet else "",
             discreet=discreet,
             test=about is not None and about.test,
+            shown=digest(wording),
+            opt_out=shown.opt_out,
             voucher=shown.voucher,
             exit_url=shown.exit_url,
             saved=shown.saved,
@@ -214,6 +219,16 @@ class Pages:
             languages=self._languages(shown.choices),
             pauses=PAUSES,
         )
+
+    def wording(self, about: Page, language: str) -> str:
+        """Return the words of a consent as a page shows them and a proof keeps them; "" for no language."""
+        found = self._catalogues.match(language)
+        if not found:
+            return ""
+        words = self._words[found]
+        if about.discreet:
+            return words["invite_wording_discreet"] % {"sender": about.sender}
+        return words["invite_wording"] % {"sender": about.sender, "list": about.list_title}
 
     def _languages(self, choices: Choices | None) -> Sequence[tuple[str, str]]:
         """Return the tag and own name of each language that can be asked for; theirs is one of them."""
@@ -275,7 +290,13 @@ _SAMPLES: Final = (
     (_Sample(), Shown(voucher="v")),
     (_Sample(discreet=True), Shown(saved=True, kind="export", facts=_FACTS)),
     (_Sample(sender="", list_title="", test=True), Shown(kind="choices")),
+    (_Sample(), Shown(kind="invite", opt_out="o")),
 )
+
+
+def digest(wording: str) -> str:
+    """Return what a form carries to say which words its page has shown."""
+    return hashlib.sha256(wording.encode()).hexdigest()[:32]
 
 
 def _topics(choices: Choices | None, language: str, *, discreet: bool) -> Sequence[tuple[str, str, bool]]:

@@ -21,7 +21,7 @@ from worker import forms
 from worker.errors import Unavailable
 from worker.forms import Choice, Form
 from worker.gathering import Gathering
-from worker.pages import Choices, Page, Pages, Shown
+from worker.pages import Choices, Page, Pages, Shown, digest
 
 _T = TypeVar("_T")
 
@@ -94,11 +94,15 @@ class Pending(Protocol):
 
     @property
     def kind(self) -> str:
-        """What was asked for: "forget", "export" or "choices"."""
+        """What was asked for: "forget", "export" or "choices"; "invite" or "join" for a consent."""
 
     @property
     def choices(self) -> Choices | None:
         """What could be had again, where that was asked for."""
+
+    @property
+    def opt_out(self) -> str:
+        """The mark of the link by which its reader says no for good; "" where it asks for no consent."""
 
 
 class Confirmed(Protocol):
@@ -129,8 +133,11 @@ class Confirmations(Protocol):
     def pending(self, mark: str) -> Pending | None:
         """Tell what it would do; None if not ours, used or too old. Changes nothing."""
 
-    def confirm(self, mark: str, again: Collection[str]) -> Confirmed | None:
-        """Do it before returning; None as before, or where nothing is named that could be had `again`."""
+    def confirm(self, mark: str, again: Collection[str], wording: str) -> Confirmed | None:
+        """Do it before returning; None as before, or where nothing is named that could be had `again`.
+
+        None too for a consent without the `wording` that was shown.
+        """
 
 
 class Guard(Protocol):
@@ -220,6 +227,11 @@ class _Face:
             self._pages.render(name, about, accepted, replace(shown, exit_url=exit_url)), status
         )
 
+    def agreed(self, about: Page, form: Form) -> str:
+        """Return the words that a form agrees to; "" where they are not those that its page showed."""
+        wording = self._pages.wording(about, form.language)
+        return wording if digest(wording) == form.shown else ""
+
     async def exit(self, request: Request) -> Response:
         """Show the page that says nothing."""
         return self.page(request, "exit")
@@ -305,7 +317,8 @@ class _Desk:
         pending = await run_in_threadpool(self._confirmations.pending, mark)
         if pending is None:
             return self._face.page(request, "spent", status=HTTPStatus.GONE)
-        return self._face.page(request, "confirm", pending.about, Shown(pending.choices, kind=pending.kind))
+        shown = Shown(pending.choices, kind=pending.kind, opt_out=pending.opt_out)
+        return self._face.page(request, "confirm", pending.about, shown)
 
     async def confirm(self, request: Request) -> Response:
         """Do what the notice's reader confirms by that button, and show it."""
@@ -313,7 +326,10 @@ class _Desk:
         mark = self._mark(request)
         if form.choice is not Choice.CONFIRM:
             raise HTTPException(HTTPStatus.BAD_REQUEST)
-        done = await run_in_threadpool(self._confirmations.confirm, mark, form.again)
+        wording = ""
+        if form.shown and (pending := await run_in_threadpool(self._confirmations.pending, mark)):
+            wording = self._face.agreed(pending.about, form)
+        done = await run_in_threadpool(self._confirmations.confirm, mark, form.again, wording)
         if done is None:
             return await self.show_notice(request)
         return self._face.page(request, "confirmed", done.about, Shown(kind=done.kind, facts=done.facts))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from worker.hosted import Hosted
     from worker.imports import Importer
     from worker.inbox import Maildir
+    from worker.invitations import Invitations
     from worker.notices import Confirmations, Courier
     from worker.planning import Planner
     from worker.post.relay import Relay
@@ -193,6 +194,18 @@ class Wiring:
         return Policies(self.database)
 
     @cached_property
+    def invitations(self) -> "Invitations":
+        """What asks people whether they want to be on a list."""
+        from worker.invitations import Invitations
+
+        return Invitations(
+            self.database,
+            self.keyring,
+            offers_discreet=self.settings.discreet is not None,
+            clock=self.clock,
+        )
+
+    @cached_property
     def barring(self) -> "Barring":
         """What puts a never-mail rule in force."""
         from worker.barring import Barring
@@ -280,6 +293,7 @@ class Wiring:
             self._forms(),
             self.relay,
             rests=lambda: MAIN_RELAY in self.throttle.resting(),
+            welcome=self.invitations.welcome,
             clock=self.clock,
         )
 
@@ -294,6 +308,7 @@ class Wiring:
             self.opt_outs,
             self.rights,
             self.preferences,
+            self.invitations,
             marks,
             portray=portray,
             note=self.audit.note,

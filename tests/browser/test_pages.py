@@ -21,6 +21,7 @@ from worker import processes
 from worker.addresses import parse
 from worker.cli import dossiers
 from worker.feedback import OptOuts
+from worker.invitations import Invitations
 from worker.notices import Confirmations
 from worker.preferences import Preferences, Topic
 from worker.rights import Rights
@@ -99,6 +100,7 @@ def main(folder: Path) -> None:
         opt_outs,
         rights,
         preferences,
+        Invitations(database, keyring, offers_discreet=True, clock=time.time),
         keyring.marks(),
         portray=lambda subject: dossiers.facts(subject, {}),
         note=lambda _deed: None,

@@ -1,41 +1,57 @@
 """What a person asks for on the page goes by one mail to their own mailbox, and its link does it once."""
 
+import asyncio
+import html
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from email import message_from_bytes, policy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import httpx
 import pytest
 import sqlalchemy as sa
 
 from worker.addresses import parse
+from worker.bars import Bar
 from worker.content.editions import Form
 from worker.content.letters import Letters
 from worker.content.look import Look
 from worker.content.messages import Identity
 from worker.content.rendering import Organisation
+from worker.deeds import PERSON, Action, Deed
 from worker.errors import Unavailable
 from worker.feedback import OptOuts
 from worker.forms import Wish
-from worker.notices import DAYS, Confirmations, Courier
+from worker.invitations import Invitations, Summary
+from worker.notices import DAYS, INVITE_DAYS, Confirmations, Courier
+from worker.policies import Policy
 from worker.post.endpoints import Endpoint
 from worker.post.relay import Relay
 from worker.preferences import Preferences, Topic
 from worker.rights import Rights
+from worker.rotation import Rotation
 from worker.sealing import Keyring, Person
+from worker.store import keyrings
 from worker.store.audience import Rule
 from worker.store.audit import Audit
+from worker.store.bars import Bars
 from worker.store.database import Database
 from worker.store.notices import MOST_A_DAY, Notices
-from worker.store.people import People
+from worker.store.people import List, People
 from worker.store.plans import Draft, Plans
-from worker.store.schema import deliveries, notices, people
+from worker.store.policies import Policies
+from worker.store.records import Records
+from worker.store.schema import consents, deliveries, memberships, notices, people
 from worker.store.staging import Staged
-from worker.store.suppressions import EVERYTHING, Suppression, Suppressions
+from worker.store.suppressions import EVERYTHING, Act, Suppression, Suppressions
+from worker.store.wishes import Wishes, wish
 from worker.tokens import Purpose
+from worker.web import Staff, create_app
 
 _TEMPLATES = Path(__file__).parents[2] / "templates"
 _LOOK = Look(
@@ -48,6 +64,13 @@ _LOOK = Look(
 _ORGANISATION = Organisation(
     "Example Equality", "1 Example Street", "", "https://www.example.org", "https://www.example.org/p"
 )
+_FILES = {
+    path.name: path.read_text("utf-8")
+    for folder in ("web", "locale")
+    for path in (_TEMPLATES / folder).iterdir()
+}
+_DEED = Deed(1.0, "op", Action.LISTS_INVITE, "one")
+_OPT_OUT = re.compile(r"/o/([a-z2-7]{32})")
 _LINK = re.compile(r"https://(\S+)/n/([a-z2-7]{32})")
 
 
@@ -75,6 +98,11 @@ class Office:
             Person(parse("ben@example.com"), {}, discreet=True),
         ]
         self._import()
+        self.build()
+
+    def build(self) -> None:
+        """Make everybody who works here, with the keys of today."""
+        database, clock = self.database, self.clock
         self.store = Notices(database)
         names = {"sender": "Example Equality", "discreet_sender": "Letters"}
         self.opt_outs = OptOuts(database, self.keyring, **names, clock=clock)
@@ -86,11 +114,13 @@ class Office:
         self.preferences = Preferences(
             database, self.opt_outs, self.rights, offers_discreet=True, topics=topics, clock=clock
         )
+        self.invitations = Invitations(database, self.keyring, offers_discreet=True, clock=clock)
         self.pages = Confirmations(
             self.store,
             self.opt_outs,
             self.rights,
             self.preferences,
+            self.invitations,
             self.keyring.marks(),
             portray=lambda subject: {"address": subject.person and subject.person.address.spec},
             note=Audit(database).note,
@@ -130,6 +160,7 @@ class Office:
             forms,
             lambda: Relay(endpoint),
             rests=lambda: self.rests,
+            welcome=self.invitations.welcome,
             clock=self.clock,
         )
 
@@ -356,3 +387,191 @@ def test_what_an_operator_has_set_is_no_readers_to_bring_back(office: Office, cl
     assert [(one.slug, one.wanted) for one in choices.topics] == [("health", False)]
     assert not office.preferences.again(office.links[0], {"topic:petitions"})
     assert _stands(office, 0)[0] == {"topic:petitions", "topic:health"}
+
+
+# -- invitations --------------------------------------------------------------------------------------
+
+
+class Answer(NamedTuple):
+    """What the pages said."""
+
+    status: int
+    text: str
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What its first form would post."""
+        form = self.text.partition("<form")[2].partition("</form>")[0]
+        return dict(re.findall(r'name="(\w+)" value="([^"]*)"', form))
+
+    @property
+    def read(self) -> str:
+        """The words over its button, as they are read."""
+        what = re.findall(r'<p id="what">(.*?)</p>', self.text, re.DOTALL)
+        return html.unescape(re.sub(r"<[^>]+>", "", what[0]))
+
+
+class Desk(Office):
+    """The office, with a list that wants double opt-in of the two who are on it, and the pages."""
+
+    def __init__(self, database: Database, clock: Callable[[], float], server: Any) -> None:
+        super().__init__(database, clock, server)
+        self.list: List = People(database).find_lists(["one"])[0]
+        Policies(database).set(self.list.id, Policy(confirmed=True), clock(), _DEED)
+        self.app = create_app(
+            Staff(self.opt_outs, self.preferences, self.pages, _Nobody()), _FILES, https=True
+        )
+
+    def invite(self) -> Summary:
+        """What `lists invite` does."""
+        summary = Summary()
+        chosen = self.invitations.choose(self.list, self.invitations.candidates(self.list), summary)
+        self.invitations.ask(self.list, [each.id for each in chosen], summary, _DEED)
+        return summary
+
+    def invited(self, clock: Any) -> list[str]:
+        """Invite both, and return the marks in their mails."""
+        assert self.invite() == Summary(2)
+        clock.forward(60)
+        assert self.courier().send() == 2
+        # In the order of people; that of the mails is nobody's business.
+        self.server.delivered.sort(key=lambda one: one[0], reverse=True)
+        return self.marks()
+
+    def ask(self, method: str, path: str, fields: Mapping[str, str] | None = None) -> Answer:
+        """Ask the pages."""
+
+        async def asked() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+                return await client.request(method, path, data=fields, headers={"accept-language": "fr"})
+
+        answer = asyncio.run(asked())
+        return Answer(answer.status_code, answer.text)
+
+    def members(self) -> list[Any]:
+        """Consented, confirmed, basis, source, wording, offered: of each member."""
+        query = sa.select(
+            *(memberships.c.consented, memberships.c.confirmed_at, consents.c.basis),
+            *(consents.c.source, consents.c.wording, consents.c.offered),
+        ).join(consents, consents.c.id == memberships.c.consent_id)
+        with self.database.read() as connection:
+            return [tuple(row) for row in connection.execute(query.order_by(memberships.c.person_id))]
+
+
+class _Nobody:
+    """No network guesses."""
+
+    def guessed(self, _address: str) -> int:
+        return 0
+
+
+@pytest.fixture
+def desk(database: Database, clock: Callable[[], float], fault_server: Callable[..., Any]) -> Iterator[Desk]:
+    """The desk, on each kind of database, and a real mail server."""
+    return Desk(database, clock, fault_server())
+
+
+def test_from_the_invitation_to_the_proof(desk: Desk, clock: Any) -> None:
+    """One mail each, in the reader's language and form; a look changes nothing, the button does it.
+
+    What is kept as the consent is word for word what its reader read.
+    """
+    first, second = desk.invited(clock)
+    before = desk.members()
+    assert [row[0] for row in before] == [0, 0]
+    (_, open_mail), (_, discreet_mail) = desk.server.delivered
+    assert message_from_bytes(open_mail, policy=policy.default)["Subject"] == "Dürfen wir Ihnen schreiben?"
+    assert "„One“" in Office._text(open_mail)
+    for secret in (b"Equality", b"act.example.org", b"Auto-Submitted"):
+        assert secret not in discreet_mail
+    assert "One" not in Office._text(discreet_mail)
+    for mark, own, title in ((first, "Example Equality", "„One“"), (second, "Letters", "")):
+        shown = desk.ask("GET", f"/n/{mark}")
+        assert desk.ask("HEAD", f"/n/{mark}").status == 200
+        assert (shown.status, own in shown.read, title in shown.read) == (200, True, True)
+        assert desk.ask("POST", f"/n/{mark}", {"choice": "confirm"}).status == 200
+        assert desk.ask("POST", f"/n/{mark}", {**shown.fields, "shown": "0" * 32}).status == 200
+        assert desk.ask("POST", f"/n/{mark}", {**shown.fields, "language": "es"}).status == 200
+        place = (first, second).index(mark)
+        assert desk.members()[place] == before[place]
+        desk.ask("POST", f"/n/{mark}", shown.fields)
+        assert desk.members()[place] == (
+            *(1, clock(), "consent", "invitation by email"),
+            *(shown.read, 1),
+        )
+        assert desk.ask("GET", f"/n/{mark}").status == 410
+        assert desk.ask("POST", f"/n/{mark}", shown.fields).status == 410
+    assert b"Equality" not in desk.ask("GET", f"/n/{second}").text.encode()
+    told = [(one.operator, one.action) for one in Audit(desk.database).entries()]
+    assert told.count((PERSON, "lists confirm")) == 2
+    assert ("op", "lists invite") in told
+    assert desk.invite() == Summary(0)
+
+
+def test_once_ever(desk: Desk, clock: Any) -> None:
+    """Neither another run, nor other keys, nor an erasure that an operator lifts has anybody asked twice."""
+    desk.invited(clock)
+    assert desk.invite() == Summary(0, Counter({"asked before": 2}))
+    keyrings.require(desk.database, desk.keyring)
+    ring = desk.keyring.with_new(secrets.token_bytes).using_newest()
+    rotation = Rotation(
+        Records(desk.database), ring, random=secrets.token_bytes, clock=clock, rest=lambda _: None
+    )
+    rotation.begin(_DEED)
+    assert rotation.run(lambda _: None).renewed == 2
+    desk.keyring = ring
+    desk.build()
+    assert desk.invite() == Summary(0, Counter({"asked before": 2}))
+    vera = desk.rights.find("vera@example.org")
+    desk.rights.forget(vera, "cli", replace(_DEED, action=Action.PEOPLE_FORGET))
+    Suppressions(desk.database).lift(vera.keys, None, Act.OPERATOR, _DEED, although=["erasure"])
+    summary = Summary()
+    assert not list(desk.invitations.choose(desk.list, [desk.invitations.newcomer(desk.people[0])], summary))
+    assert summary.left_out == Counter({"asked before": 1})
+
+
+@pytest.mark.parametrize("when", ["queueing", "sending"])
+@pytest.mark.parametrize("what", ["all", "list", "pause", "rule"])
+def test_who_said_no_is_not_invited(desk: Desk, clock: Any, what: str, when: str) -> None:
+    """A no to all or to the list, a pause and a rule hold when a mail is queued, and again when it goes."""
+    if when == "sending":
+        assert desk.invite() == Summary(2)
+    key = desk.keyring.address_key(desk.people[0].address)
+    scope = f"list:{desk.list.id}" if what == "list" else "all"
+    if what == "pause":
+        with desk.database.write() as connection:
+            wish(connection, key, Wishes(paused_until=clock() + 1e6), clock())
+    elif what == "rule":
+        Bars(desk.database).add(Bar(0, "no-org", "domain", "example.org"), clock(), _DEED)
+    else:
+        Suppressions(desk.database).add([Suppression(key, scope, "opt-out", "page", clock())])
+    if when == "queueing":
+        reason = {"pause": "on a pause", "rule": "rule no-org"}.get(what, "said no")
+        assert desk.invite() == Summary(1, Counter({reason: 1}))
+    clock.forward(60)
+    assert desk.courier().send() == 1
+    assert [recipient for recipient, _ in desk.server.delivered] == ["ben@example.com"]
+
+
+@pytest.mark.parametrize("scope", ["all", "list"])
+def test_a_no_after_the_mail_stands(desk: Desk, clock: Any, scope: str) -> None:
+    """The mail's own opt-out, by a mailbox or the reader, closes the invitation; taken back, it opens."""
+    mark, other = desk.invited(clock)
+    (_, data), _ = desk.server.delivered
+    header = message_from_bytes(data, policy=policy.default)["List-Unsubscribe"]
+    token = _OPT_OUT.findall(header)[0]
+    assert f"../o/{token}" in desk.ask("GET", f"/n/{mark}").text
+    shown = desk.ask("GET", f"/n/{mark}")
+    if scope == "all":
+        assert desk.ask("POST", f"/o/{token}", {"List-Unsubscribe": "One-Click"}).status == 200
+    else:
+        done = desk.ask("POST", f"/o/{token}", {"choice": "leave"})
+    assert desk.ask("POST", f"/n/{mark}", shown.fields).status == 410
+    assert [row[0] for row in desk.members()] == [0, 0]
+    if scope == "list":
+        assert desk.ask("POST", f"/o/{token}", done.fields).status == 200
+        desk.ask("POST", f"/n/{mark}", shown.fields)
+        assert [row[0] for row in desk.members()] == [1, 0]
+    clock.forward(INVITE_DAYS * 86_400 + 1)
+    assert desk.ask("GET", f"/n/{other}").status == 410

@@ -100,7 +100,7 @@ class Files:
     def pending(self, _mark: str) -> None:
         """Know of no notice."""
 
-    def confirm(self, _mark: str, _again: object) -> None:
+    def confirm(self, _mark: str, _again: object, _wording: str) -> None:
         """Do nothing."""
 
     def guessed(self, _address: str) -> int:

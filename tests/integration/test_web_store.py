@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from worker import processes
 from worker.addresses import parse
 from worker.feedback import OptOuts
+from worker.invitations import Invitations
 from worker.notices import Confirmations
 from worker.preferences import Preferences
 from worker.rights import Rights
@@ -77,6 +78,7 @@ class Site:
             opt_outs,
             rights,
             preferences,
+            Invitations(database, keyring, offers_discreet=False, clock=time.time),
             keyring.marks(),
             portray=lambda _subject: {},
             note=lambda _deed: None,

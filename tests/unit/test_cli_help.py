@@ -29,7 +29,7 @@ READING = (
     *("verify", "unconfirmed", "suppress check", "suppress import", "send"),
     *("inbox read", "inbox list", "audit", "people show", "suppress rules add", "suppress rules list"),
     *("keys check", "keys rotate", "retention"),
-    "lists policy",
+    *("lists policy", "lists invite"),
 )
 
 

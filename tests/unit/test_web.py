@@ -77,6 +77,7 @@ class Confirmed:
     kind: str
     choices: Choices | None = None
     facts: Mapping[str, Any] | None = None
+    opt_out: str = ""
 
 
 VOUCHER = "v" * 32
@@ -152,7 +153,7 @@ class Memory:
         about = self.describe(mark)
         return None if about is None or mark in self.confirmed else Confirmed(about, self.kind)
 
-    def confirm(self, mark: str, again: Collection[str]) -> Confirmed | None:
+    def confirm(self, mark: str, again: Collection[str], _wording: str) -> Confirmed | None:
         """Do it once; where something is to be had again, only what is named."""
         pending = self.pending(mark) if again or self.kind != "choices" else None
         self.confirmed += [mark] if pending else []

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli import completion, grammar, incoming, policies, session, terminal
+from worker.cli import completion, grammar, incoming, inviting, policies, session, terminal
 from worker.deeds import Action, Deed, Fact
 from worker.errors import Refused, WrongUse
 from worker.imports import Rejects, Result, Target
@@ -37,6 +37,15 @@ grammar.command(
     "tocsin lists policy supporters --basis consent --basis charity --proof wording",
     "tocsin lists policy patients --basis consent --confirmed yes --special yes",
 )(policies.policy)
+
+
+grammar.command(
+    app,
+    "invite",
+    "tocsin lists invite supporters --dry-run",
+    "tocsin lists invite supporters",
+    "tocsin lists invite supporters --csv stall.csv",
+)(inviting.invite)
 
 
 class Dates(Enum):

@@ -19,10 +19,12 @@ from worker.store.audit import append
 from worker.store.database import Database
 from worker.store.ledger import NOBODY
 from worker.store.schema import (
+    INVITED,
     campaigns,
     consents,
     deliveries,
     facts,
+    invited,
     lists,
     memberships,
     notices,
@@ -123,7 +125,10 @@ class Dossiers:
         self._database = database
 
     def of_delivery(self, delivery_id: int) -> Held | bytes | None:
-        """Return whom a delivery is for: their record, their address key if that is gone, None for nobody."""
+        """Return whom a delivery or an invitation is for: their record, or else their address key.
+
+        None for nobody.
+        """
         query = (
             sa.select(people.c.id, people.c.address_key, people.c.sealed, people.c.version)
             .add_columns(deliveries.c.address_key.label("key"))
@@ -131,6 +136,14 @@ class Dossiers:
             .outerjoin(people, people.c.id == deliveries.c.person_id)
             .where(deliveries.c.id == delivery_id, deliveries.c.person_id != NOBODY)
         )
+        if delivery_id >= INVITED:
+            query = (
+                sa.select(people.c.id, people.c.address_key, people.c.sealed, people.c.version)
+                .add_columns(invited.c.address_key.label("key"))
+                .select_from(invited)
+                .outerjoin(people, people.c.address_key == invited.c.address_key)
+                .where(invited.c.id == delivery_id - INVITED)
+            )
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
         if row is None:

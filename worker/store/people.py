@@ -82,26 +82,31 @@ class People:
 
     def consent_ids(self, texts: Sequence[ConsentText]) -> Sequence[int]:
         """Return the ids of consent texts, each written down once."""
-        digests = [hashlib.sha256("\0".join(map(str, text)).encode()).digest() for text in texts]
-        rows = [
-            {
-                "digest": digest,
-                **dict(zip(("basis", "source", "wording"), text, strict=False)),
-                "ground": ground(text[0]),
-                "offered": int(text[3:] == (True,)),
-            }
-            # In one order, whoever writes: two imports would else wait for each other (PostgreSQL).
-            for digest, text in sorted(zip(digests, texts, strict=True))
-        ]
         with self._database.write() as connection:
-            statement = insert_new(consents, connection)
-            connection.execute(statement.on_conflict_do_nothing(index_elements=["digest"]), rows)
-            clause, values = among(connection, digests)
-            query = f"SELECT digest, id FROM consents WHERE digest {clause}"
-            found = {bytes(digest): number for digest, number in connection.exec_driver_sql(query, values)}
-        return [found[digest] for digest in digests]
+            return write_consents(connection, texts)
 
     def new_ids(self, count: int) -> int:
         """Take `count` new person ids; return the first."""
         with self._database.write() as connection:
             return allocate(connection, "person", count)
+
+
+def write_consents(connection: sa.Connection, texts: Sequence[ConsentText]) -> Sequence[int]:
+    """Return the ids of consent texts, each written down once, inside the caller's transaction."""
+    digests = [hashlib.sha256("\0".join(map(str, text)).encode()).digest() for text in texts]
+    rows = [
+        {
+            "digest": digest,
+            **dict(zip(("basis", "source", "wording"), text, strict=False)),
+            "ground": ground(text[0]),
+            "offered": int(text[3:] == (True,)),
+        }
+        # In one order, whoever writes: two imports would else wait for each other (PostgreSQL).
+        for digest, text in sorted(zip(digests, texts, strict=True))
+    ]
+    statement = insert_new(consents, connection)
+    connection.execute(statement.on_conflict_do_nothing(index_elements=["digest"]), rows)
+    clause, values = among(connection, digests)
+    query = f"SELECT digest, id FROM consents WHERE digest {clause}"
+    found = {bytes(digest): number for digest, number in connection.exec_driver_sql(query, values)}
+    return [found[digest] for digest in digests]

@@ -17,7 +17,7 @@ from worker.store import bars, keyrings
 from worker.store.audit import append
 from worker.store.database import Database
 from worker.store.keyrings import Use
-from worker.store.schema import campaigns, deliveries, memberships, people, suppressions, unheeded
+from worker.store.schema import campaigns, deliveries, invited, memberships, people, suppressions, unheeded
 from worker.store.staging import other_keys
 from worker.store.suppressions import only_writer, rename_within
 
@@ -142,6 +142,7 @@ class Records:
             _write(connection, changed)
             names = {other: one.key for one in done for other in one.others}
             moved = rename_within(connection, names)
+            _rename_invited(connection, names)
             _rename_unheeded(connection, names)
         return Step(rows[-1].id, len(changed), len(busy), len(rows) - len(found), moved)
 
@@ -210,6 +211,15 @@ def _write(connection: sa.Connection, done: Sequence[Renewed]) -> None:
         shape.values(shape=sa.bindparam("shape_now")),
         [{"person": row["person"], "shape_now": row["shape"]} for row in rows],
     )
+
+
+def _rename_invited(connection: sa.Connection, names: dict[bytes, bytes]) -> None:
+    """Let whoever was invited once be found as such under the hash of today."""
+    for row in connection.execute(sa.select(invited).where(invited.c.address_key.in_(list(names)))).all():
+        mine, key = invited.c.id == row.id, names[row.address_key]
+        again = invited.c.list_id == row.list_id, invited.c.address_key == key
+        if connection.execute(sa.select(invited.c.id).where(*again)).first() is None:
+            connection.execute(sa.update(invited).where(mine).values(address_key=key))
 
 
 def _rename_unheeded(connection: sa.Connection, names: dict[bytes, bytes]) -> None:

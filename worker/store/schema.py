@@ -4,6 +4,8 @@ Owns the shape of the store, the same on SQLite and PostgreSQL. Refuses: queries
 adapters) and defaults that depend on a clock. Every time is UTC seconds since the epoch.
 """
 
+from typing import Final
+
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -49,6 +51,10 @@ metadata = MetaData(
 Id = BigInteger().with_variant(Integer, "sqlite")
 #: The keyed hash of a canonical address (sealing.Keyring.address_key); its first byte says by which key.
 AddressKey = LargeBinary(16)
+
+#: Added to the number of an invitation (invited), it stands wherever a mail is named by its delivery's
+#: number: so its links are read, and opt out, as those of every other mail. No delivery gets so far.
+INVITED: Final = 1 << 62
 
 lists = Table(
     "lists",
@@ -323,6 +329,19 @@ notices = Table(
     Column("confirmed_at", Double),
     CheckConstraint("state IN ('waiting','sending','sent','refused','unconfirmed')", name="state"),
     Index("ix_notices_open", "due_at", sqlite_where=text(_OPEN_NOTICE), postgresql_where=text(_OPEN_NOTICE)),
+    Index(None, "address_key"),
+)
+
+#: Who was once asked whether they want to be on a list, so that nobody is asked twice: it outlives the person
+#: and each notice. Its rows stand as deliveries where a mail's links are read (INVITED).
+invited = Table(
+    "invited",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("list_id", ForeignKey("lists.id"), nullable=False),
+    Column("address_key", AddressKey, nullable=False),
+    Column("asked_at", Double, nullable=False),
+    UniqueConstraint("list_id", "address_key"),
     Index(None, "address_key"),
 )
 

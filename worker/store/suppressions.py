@@ -25,7 +25,9 @@ from worker.store import keyrings
 from worker.store.audit import append
 from worker.store.database import Database, insert_new
 from worker.store.schema import (
+    INVITED,
     deliveries,
+    invited,
     memberships,
     no_to_a_topic,
     people,
@@ -104,6 +106,21 @@ def suppressed(
         another = suppressions.c.source != sa.cast(delivery_id, sa.String)
         standing = standing.where(sa.or_(suppressions.c.scope != REST, another))
     return standing.exists()
+
+
+def stands_firm(
+    address_key: sa.ColumnElement[bytes], list_id: sa.ColumnElement[int], since: float | None = None
+) -> sa.ColumnElement[bool]:
+    """Return the SQL condition "a no stands that coming onto this list by one's own word does not lift".
+
+    That is one to everything, an operator's, and one to this list said `since` (UTC seconds).
+    """
+    said = suppressions.c
+    of_list = said.scope == sa.literal("list:").concat(sa.cast(list_id, sa.String))
+    firm = [said.scope == EVERYTHING, sa.and_(of_list, said.reason == "operator")]
+    if since is not None:
+        firm.append(sa.and_(of_list, said.created_at >= since))
+    return sa.select(sa.literal(1)).where(said.address_key == address_key, sa.or_(*firm)).exists()
 
 
 def among(connection: sa.Connection, keys: Collection[bytes]) -> tuple[str, tuple[object, ...]]:
@@ -312,13 +329,18 @@ def _chosen(one: Suppression, held: Collection[bytes], today: keyrings.Use | Non
 
 
 def keys_now(connection: sa.Connection, delivery_ids: Collection[int]) -> dict[int, bytes]:
-    """Return the hashes of whom these deliveries are for, as they are until the transaction ends.
+    """Return the hashes of whom these deliveries or invitations are for, as they are until the end of this.
 
     Locked against a change of the hash only: a "no" under one that is just changed would be found by nobody.
     """
-    query = sa.select(deliveries.c.id, deliveries.c.address_key).where(deliveries.c.id.in_(delivery_ids))
-    query = query.order_by(deliveries.c.id).with_for_update(read=True, key_share=True)
-    return {row.id: row.address_key for row in connection.execute(query)}
+    found: dict[int, bytes] = {}
+    for table, first, last in ((deliveries, 0, INVITED), (invited, INVITED, 2 * INVITED)):
+        ids = [number - first for number in delivery_ids if first <= number < last]
+        query = sa.select(table.c.id, table.c.address_key).where(table.c.id.in_(ids))
+        query = query.order_by(table.c.id).with_for_update(read=True, key_share=True)
+        if ids:
+            found |= {row.id + first: row.address_key for row in connection.execute(query)}
+    return found
 
 
 def rename_within(connection: sa.Connection, names: Mapping[bytes, bytes]) -> int:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from worker.store.database import Database, insert_new
 from worker.store.schema import campaigns, deliveries, facts, suppressions, unheeded
-from worker.store.suppressions import BY_PAGE, FEWER, PAUSE, REST, heed
+from worker.store.suppressions import BY_PAGE, FEWER, PAUSE, REST, heed, keys_now
 
 #: Seconds from one mail to the next for who wants fewer.
 REST_SECONDS = 30 * 86_400.0
@@ -109,7 +109,7 @@ def take_back(connection: sa.Connection, delivery_id: int, scope: str, at: float
 
     None if it does not stand as such: repeated since, by whatever way, or its person has been forgotten.
     """
-    key = sa.select(deliveries.c.address_key).where(deliveries.c.id == delivery_id).scalar_subquery()
+    key = keys_now(connection, [delivery_id]).get(delivery_id)
     said = suppressions.c.address_key == key, suppressions.c.scope == scope, suppressions.c.created_at == at
     ours = suppressions.c.reason == "opt-out", suppressions.c.source == BY_PAGE
     gone = sa.delete(suppressions).where(*said, *ours).returning(suppressions.c.address_key)

@@ -167,3 +167,31 @@ def test_an_interrupted_import_leaves_nothing_behind(
     assert (running.returncode, out, err.strip()) == (130, "", "stopped; nothing was imported")
     assert not any(rejects.iterdir())
     assert tocsin("lists", "--json").json == []
+
+
+def test_who_is_invited_is_counted_before_and_asked_once(workspace: Path, tocsin: Tocsin) -> None:
+    """Dry run, run and second run agree about everybody; a bad row or no answer leaves all as it was."""
+    tocsin("suppress", "add", "no@example.org")
+    tocsin("lists", "import", write(workspace, HEADER + ANNA), "--list", "a")
+    rows = "email,discreet\nanna@example.org,\nben@example.org,\nBEN@example.org,\nno@example.org,\n"
+    file = write(workspace, rows + "eva@example.org,yes\n", "invite.csv")
+    left_out = {"consent is there": 1, "no discreet form": 1, "said no": 1, "twice in the file": 1}
+    found = {"list": "a", "invited": 1, "left_out": left_out, "minutes": 0.0}
+    dry = tocsin("lists", "invite", "a", "--csv", file, "--dry-run", "--json")
+    assert dry.json == {**found, "dry_run": True}
+    bad = write(workspace, rows + "x,\n", "bad.csv")
+    for words, code in ((["a", "--csv", bad, "--yes"], 1), (["a", "--csv", file], 2), (["b"], 1)):
+        assert tocsin("lists", "invite", *words).code == code
+    assert tocsin("lists", "--json").json[0]["members"] == 1
+    assert tocsin("lists", "invite", "a", "--csv", file, "--yes", "--json").json == {
+        **found,
+        "dry_run": False,
+    }
+    again = tocsin("lists", "invite", "a", "--yes")
+    assert "left out: asked before      1" in again.out
+    policy = tocsin("lists", "policy", "a", "--json").json
+    assert (policy["members"], policy["enough"]) == (2, 1)
+    deeds = [line for line in tocsin("audit", "--json").out.splitlines() if "lists invite" in line]
+    assert len(deeds) == 1
+    assert '"invited": 1' in deeds[0]
+    assert "example.org" not in deeds[0]

@@ -189,6 +189,18 @@ def upgrade() -> None:
             postgresql_where=sa.text("state IN ('waiting','sending')"),
         )
     op.create_table(
+        "invited",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("list_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("address_key", sa.LargeBinary(length=16), nullable=False),
+        sa.Column("asked_at", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["list_id"], ["lists.id"], name=op.f("fk_invited_list_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_invited")),
+        sa.UniqueConstraint("list_id", "address_key", name=op.f("uq_invited_list_id_address_key")),
+    )
+    with op.batch_alter_table("invited", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_invited_address_key"), ["address_key"], unique=False)
+    op.create_table(
         "unheeded",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("address_key", sa.LargeBinary(length=16), nullable=False),
