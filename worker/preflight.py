@@ -4,6 +4,7 @@ Owns which mails are looked at (each language and form, for a reader of whom all
 the necessary is), and what a waiver can and cannot do. Refuses: to mend anything, and real people's mails.
 """
 
+import contextlib
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,6 +16,7 @@ from worker.content.editions import Edition
 from worker.content.look import Look, Press
 from worker.content.rendering import UnfillableError
 from worker.content.versions import Version
+from worker.content.weaving import MissingField
 from worker.errors import Refused, WrongUse
 from worker.readers import Form, Trial
 from worker.soundings import rules as soundings
@@ -59,9 +61,13 @@ def examine(trial: Trial) -> Sequence[Finding]:
 
 
 def letters(trial: Trial) -> Iterator[Letter]:
-    """Yield one letter for each mail that an appeal makes, its reader one of whom all is known."""
+    """Yield one letter for each mail that an appeal makes, its reader one of whom all is known.
+
+    A form that cannot be filled in makes none; `examine` names it.
+    """
     for form in trial.forms():
-        yield _letter(trial, form, None)
+        with contextlib.suppress(MissingField, UnfillableError):
+            yield _letter(trial, form, None)
 
 
 def _letter(trial: Trial, form: Form, fields: Mapping[str, str] | None) -> Letter:

@@ -193,6 +193,8 @@ IN_THE_APPEAL = [
     ("[the whole story]", "[here]", {"links.vague"}),
     ("[the whole story]", "[]", {"links.empty"}),
     ("They decide", "TODO: they decide", {"words.draft"}),
+    ("They decide", "[First name], they decide", {"words.draft"}),
+    ("They decide", "{first_name}, they decide", {"words.placeholder"}),
     ("They decide", "*|FNAME|*, they decide", {"words.placeholder"}),
     ("They decide", "%recipient_name%, they decide", {"words.placeholder"}),
     ("The clinic closes on Friday", "The clinic closes on Friday" + ", on Friday" * 6, {"subject.length"}),
@@ -440,9 +442,11 @@ def test_a_waiver_must_name_what_can_be_waived(name: str, told: str) -> None:
 
 
 def test_an_expression_that_fails_is_a_finding(well: Edition) -> None:
-    """It is told, and the other mails are examined all the same."""
+    """It is told, the other mails are examined all the same, and none of it is shown to a filter."""
     edition = replace(well, appeal=edited(well.appeal, "en.md", "They decide", "{{ age + 1 }} They decide"))
-    assert "fields.unfillable" in names(list(preflight.examine(Trial(edition))))
+    trial = Trial(edition)
+    assert "fields.unfillable" in names(list(preflight.examine(trial)))
+    assert not list(preflight.letters(trial))
 
 
 @pytest.mark.parametrize(
@@ -452,6 +456,7 @@ def test_an_expression_that_fails_is_a_finding(well: Edition) -> None:
         ("{{ 100 // (age | int) }}", False),
         ("{{ age + 1 }}", True),
         ("{{ first_name.split('-')[5] }}", True),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", True),
     ],
 )
 def test_an_expression_must_fail_on_more_than_one_invention(

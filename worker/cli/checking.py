@@ -18,7 +18,7 @@ from worker.cli import completion, grammar, session, terminal
 from worker.content.appeals import AppealErrors
 from worker.content.checks import hrefs
 from worker.content.checks.findings import Finding, Severity, errors, merged
-from worker.content.checks.table import SOURCE
+from worker.content.checks.table import SOURCE, UNFILLABLE
 from worker.errors import WrongUse
 from worker.readers import Trial
 from worker.settings import Settings
@@ -182,7 +182,8 @@ def _show(slug: str, result: Result) -> None:
     show(result.findings, forms)
     said = ", ".join(sorted(result.trial.appeal.languages))
     said += "; open and discreet" if result.trial.edition.discreet else ""
-    terminal.say(f"Every mail was made: {said}.")
+    if not any(one.rule is UNFILLABLE for one in result.findings):
+        terminal.say(f"Every mail was made: {said}.")
     counts = {each: sum(one.severity is each for one in result.findings) for each in Severity}
     if counts[Severity.ERROR]:
         terminal.say(f"{slug} cannot be sent like this.", terminal.BAD)

@@ -17,7 +17,7 @@ from jinja2 import Environment, TemplateSyntaxError, meta, nodes
 from worker.content.sandbox import environment
 
 #: What only the mail itself knows: never a field of a person.
-RESERVED: Final = frozenset({"opt_out_url", "preferences_url"})
+RESERVED: Final = frozenset({"opt_out_url"})
 
 _NEEDS_A_LOADER = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport, nodes.Block)
 #: Filters that switch escaping off, or make a link from a person's own text.

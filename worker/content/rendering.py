@@ -65,7 +65,7 @@ class UnfillableError(Refused):
 
 
 #: What the author's Jinja can raise. Its own message may hold the person's value, and would reach the log.
-_FAULTS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_FAULTS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def _unfillable(error: Exception) -> UnfillableError:

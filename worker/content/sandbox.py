@@ -133,7 +133,10 @@ def _number(context: Context, value: object) -> str:
 def _range(*bounds: int) -> range:
     found = range(*bounds)
     if found[_LONGEST_RANGE:]:
-        raise Refused(f"a template asks for a range of more than {_LONGEST_RANGE} numbers")
+        raise Refused(
+            f"a template asks for a range of more than {_LONGEST_RANGE} numbers",
+            remedy="Mend the range( ) in its {{ }} or {% %}.",
+        )
     return found
 
 

@@ -50,7 +50,9 @@ RULES: Final = (LINKS, NUMBERS, WARNING, MARKUP, LINES, HOLES, DRAFT)
 _WIDEST, _MOST_OCTETS = 78, 998
 _NUMBER: Final = re.compile(r"\d+(?:[.,:\u00a0\u202f]\d+)*")
 _TAG: Final = re.compile(r"</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>|&(?:[a-z]{2,8}|#\d{2,5});", re.IGNORECASE)
-_DRAFT: Final = re.compile(r"\b(?:TODO|TBC|TBD|FIXME|XXX+|lorem ipsum)\b|\?\?\?|\[(?:insert|add|link|name)\b")
+_DRAFT: Final = re.compile(
+    r"\b(?:TODO|TBC|TBD|FIXME|XXX+|lorem ipsum)\b|\?\?\?|\[(?i:insert|add|link|(?:your |first |last )?name)\b"
+)
 
 
 def links(letter: Letter) -> Iterator[Finding]:

@@ -118,7 +118,8 @@ SHORTENERS: Final = frozenset(
 )
 #: What mail tools and tired people leave behind: {{ x }}, {% x %}, %recipient%, *|FNAME|*, ${x}, [[x]], %7B.
 HOLE: Final = re.compile(
-    r"\{\{|\}\}|\{%|%\}|\*?\|[A-Z][A-Z:_0-9]+\|\*?|%%?(?![0-9a-f]{2})[a-z][a-z_]{2,}%%?|\$\{\w+\}|\[\[\w+\]\]|%7B",
+    r"\{\{|\}\}|\{%|%\}|\{[a-z_]{2,}\}|\*?\|[A-Z][A-Z:_0-9]+\|\*?|%%?(?![0-9a-f]{2})[a-z][a-z_]{2,}%%?"
+    r"|\$\{\w+\}|\[\[\w+\]\]|%7B",
     re.IGNORECASE,
 )
 _STAND_IN: Final = re.compile(r"[/=.?&](?:todo|tbc|tbd|xxx+|changeme|(?:your|insert)-link)\b", re.IGNORECASE)
