@@ -10,15 +10,17 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from worker import addresses
-from worker.addresses import AddressError
+from worker.addresses import Address, AddressError
 from worker.bars import under
 from worker.deeds import Deed
 from worker.errors import Refused, WrongUse
+from worker.recognising import Recogniser
 from worker.sealing import NONCE_BYTES, Keyring, Person, SealError
 from worker.store.bars import Bars
 from worker.store.database import Database
 from worker.store.dossiers import Dossier, Dossiers, Erased
 from worker.store.staging import Held
+from worker.store.suppressions import Suppressions
 from worker.tokens import LENGTH, Marks, Purpose
 
 _MARK = re.compile(rf"(?<![A-Za-z0-9])[A-Za-z2-7]{{{LENGTH}}}(?![A-Za-z0-9])")
@@ -77,6 +79,7 @@ class Rights:
         """Take the store, the keys, and what is neither pure nor ours."""
         self._dossiers = Dossiers(database)
         self._bars = Bars(database)
+        self._recogniser = Recogniser(Suppressions(database), self._bars, keyring)
         self._keyring = keyring
         self._random = random
         self._clock = clock
@@ -88,8 +91,10 @@ class Rights:
             WrongUse: it is none of these.
             Refused: we hold nothing under it.
         """
-        keys = self._keys(who[:_MOST].strip())
-        dossier = self._dossiers.gather(keys) if keys else Dossier()
+        keys, address = self._meant(who[:_MOST].strip())
+        # Another tool's hash of their address is something that we hold of them, too.
+        hashed = self._recogniser.keys(address) if address else ()
+        dossier = self._dossiers.gather(keys, hashed) if keys else Dossier()
         if not dossier:
             raise Refused(
                 "we hold nothing under that address or mark",
@@ -123,27 +128,29 @@ class Rights:
         """Return what `forget` would take away now; changes nothing."""
         return self._dossiers.weigh(subject.keys)
 
-    def _keys(self, who: str) -> Sequence[bytes]:
-        """Return the hashes of the address that is meant; none when a mark leads to nobody."""
+    def _meant(self, who: str) -> tuple[Sequence[bytes], Address | None]:
+        """Return the hashes of the address that is meant, none when a mark leads to nobody; and the address."""
         numbers = list(_deliveries_in(who, self._keyring.marks()))
         if not numbers:
             try:
-                return self._keyring.address_keys(addresses.parse_mailbox(who)[1])
+                address = addresses.parse_mailbox(who)[1]
             except AddressError:
                 if _MARK.search(who):
-                    return ()
+                    return (), None
                 # Not chained, and not repeated: it may be an address with an error in it.
                 raise WrongUse(
                     "that is neither an address nor a mark of ours",
                     remedy="Give an address, an opt-out link, its token, or the Message-ID of a mail.",
                 ) from None
+            return self._keyring.address_keys(address), address
         found = self._dossiers.of_delivery(numbers[0])
         if not isinstance(found, Held):
-            return () if found is None else (found,)
+            return () if found is None else (found,), None
         person = self._opened(found)
         if person is None:
-            return (found.address_key,)
-        return tuple(dict.fromkeys((*self._keyring.address_keys(person.address), found.address_key)))
+            return (found.address_key,), None
+        keys = (*self._keyring.address_keys(person.address), found.address_key)
+        return tuple(dict.fromkeys(keys)), person.address
 
     def _opened(self, held: Held | None) -> Person | None:
         """Open a record; None too where it does not open, for even then it can be forgotten."""

@@ -12,12 +12,14 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from worker import disguises
 from worker.addresses import parse
 from worker.bars import Bar, Kind
 from worker.deeds import Deed
 from worker.deliveries import State
 from worker.errors import Refused, WrongUse
 from worker.imports import Importer, Rejects, Target
+from worker.recognising import Recogniser
 from worker.rights import Correction, Rights
 from worker.sealing import Keyring, Person
 from worker.store.audience import Rule
@@ -159,6 +161,21 @@ def test_everything_else_that_is_held_is_in_the_dossier(office: Office) -> None:
     assert found.dossier.asked == [Asked("export", "waiting", 7.0, None)]
     assert [(one.scope, one.ends_at) for one in found.dossier.suppressions] == [("pause", 1e10)]
     assert [(mail.slug, mail.attempts) for mail in found.dossier.mails] == [("one", 0)]
+
+
+def test_who_is_known_by_another_tools_hash_only_is_found_and_forgotten(office: Office) -> None:
+    """It says no for them, so it is something that we hold; erased, the "no" is under their own hash too."""
+    who = parse("olga@example.net")
+    store, bars = Suppressions(office.database), Bars(office.database)
+    Recogniser(store, bars, office.keyring).expect(["sha1"])
+    key = office.keyring.address_key(disguises.disguised("sha1", disguises.plain("sha1", who.spec)))
+    store.add([Suppression(key, "all", "imported", "a.csv", 5.0)])
+    subject = office.rights.find(who.spec)
+    assert [(one.reason, one.source) for one in subject.dossier.suppressions] == [("imported", "a.csv")]
+    assert office.rights.forget(subject, "cli").suppressed
+    found = office.rights.find(who.spec).dossier.suppressions
+    assert [(one.reason, one.address_key) for one in found] == [("erasure", office.keyring.address_key(who))]
+    assert store.find(key)
 
 
 def test_a_deed_is_written_with_what_it_did(office: Office) -> None:

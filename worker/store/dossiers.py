@@ -150,8 +150,13 @@ class Dossiers:
             return None
         return bytes(row.key) if row.id is None else Held(*row[:4])
 
-    def gather(self, keys: Collection[bytes]) -> Dossier:
-        """Return everything held under these address keys."""
+    def gather(self, keys: Collection[bytes], hashed: Collection[bytes] = ()) -> Dossier:
+        """Return everything held under these address keys.
+
+        Args:
+            keys: the hashes of one address.
+            hashed: keys under which another tool's hash of it would stand as a suppression.
+        """
         with self._database.read() as connection:
             person = connection.execute(sa.select(people).where(people.c.address_key.in_(keys))).first()
             return Dossier(
@@ -159,7 +164,7 @@ class Dossiers:
                 person.created_at if person else None,
                 person.updated_at if person else None,
                 _memberships(connection, keys),
-                _suppressions(connection, keys),
+                _named_once(_suppressions(connection, keys), _suppressions(connection, hashed)),
                 _mails(connection, keys),
                 _asked(connection, keys),
                 person.provider if person else "",
@@ -290,6 +295,12 @@ def _memberships(connection: sa.Connection, keys: Collection[bytes]) -> Sequence
 def _suppressions(connection: sa.Connection, keys: Collection[bytes]) -> Sequence[Suppression]:
     query = sa.select(suppressions).where(suppressions.c.address_key.in_(keys))
     return [Suppression(*row) for row in connection.execute(query.order_by(suppressions.c.created_at))]
+
+
+def _named_once(own: Sequence[Suppression], hashed: Sequence[Suppression]) -> Sequence[Suppression]:
+    """Join what stands under their own hash, and under another tool's where it is not theirs yet."""
+    scopes = {one.scope for one in own}
+    return [*own, *{one.scope: one for one in hashed if one.scope not in scopes}.values()]
 
 
 def _mails(connection: sa.Connection, keys: Collection[bytes]) -> Sequence[Mail]:
