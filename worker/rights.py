@@ -129,7 +129,7 @@ class Rights:
         return self._dossiers.weigh(subject.keys)
 
     def _meant(self, who: str) -> tuple[Sequence[bytes], Address | None]:
-        """Return the hashes of the address that is meant, none when a mark leads to nobody; and the address."""
+        """Return the hashes of the address that is meant, and it; none when a mark leads to nobody."""
         numbers = list(_deliveries_in(who, self._keyring.marks()))
         if not numbers:
             try:
