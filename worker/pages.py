@@ -284,7 +284,9 @@ class _Topic:
     discreet_title: str = "U"
 
 
-_STAND: Final = _Stand(_Sample(), topics=(_Topic(wanted=True), _Topic(wanted=False)))
+_STAND: Final = _Stand(
+    _Sample(), topics=(_Topic(wanted=True), _Topic(wanted=False), _Topic(wanted=False, slug="u"))
+)
 _FACTS: Final = {"person": None, "lists": [{"title": "B", "at": None}]}
 _SAMPLES: Final = (
     (_Sample(), Shown(voucher="v")),
