@@ -169,6 +169,13 @@ def test_marks_of_other_editors_change_nothing(change: object) -> None:
         ("sender: Letters", "from: Letters", 16, '"sender" is missing'),
         ("subject: A letter", "subject: A REPORT", 16, '"subject" of the discreet form tells "report"'),
         ("example.org/l/1", "example.org/%72eport", 9, 'this link tells "report"'),
+        ("example.org/l/1", "xn--rport-bsa.example.org/l", 9, 'this link tells "report"'),
+        (
+            "subject: A letter",
+            "subject: A RE\u0301PO\u00adRT",
+            16,
+            '"subject" of the discreet form tells "report"',
+        ),
         ("report?src=a: ", "report?src=b: ", 20, "this link stands nowhere in the appeal"),
         (
             "https://example.org/l/1",

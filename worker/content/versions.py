@@ -5,6 +5,7 @@ Refuses: keys it does not know, links that are not https or mailto, and a discre
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,6 +25,9 @@ _MOST_BODY: Final = 60_000
 _MOST_LINK: Final = 2_000
 _DEFAULT: Final = "default"
 _TOPIC: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_PUNYCODE: Final = re.compile(r"\bxn--([a-z0-9-]+)", re.IGNORECASE)
+#: Unicode's categories of marks that belong to a letter, and of signs without a look.
+_UNSEEN: Final = frozenset({"Mn", "Cf"})
 _LINE_END: Final = re.compile("\r\n?")
 
 
@@ -331,7 +335,7 @@ class _Reader:
         section = top.group("discreet")
         replaced = {} if section is None else self._replaced(section)
         for line, link in self._links:
-            if word := telling(unquote(replaced.get(link, link)), telling_words):
+            if word := telling(unveiled(replaced.get(link, link)), telling_words):
                 self._note(line, f'this link tells "{word}": put another for it under "links" of "discreet"')
         if section is None:
             return None
@@ -396,5 +400,24 @@ def _picture_fault(path: str, alt: str) -> str:
 
 
 def telling(text: str, words: tuple[str, ...]) -> str | None:
-    """Name the first of the words that a text holds, in any case."""
-    return next((word for word in words if word.casefold() in text.casefold()), None)
+    """Name the first of the words that a text holds, in any case, with or without accents."""
+    folded = _folded(text)
+    return next((word for word in words if (sought := _folded(word)) and sought in folded), None)
+
+
+def unveiled(link: str) -> str:
+    """Return a link as its readers may see it: percent signs and Punycode decoded."""
+    return _PUNYCODE.sub(_decoded, unquote(link))
+
+
+def _decoded(label: re.Match[str]) -> str:
+    try:
+        return label[1].encode().decode("punycode")
+    except UnicodeError:
+        return label[0]
+
+
+def _folded(text: str) -> str:
+    """Fold case and drop accents, vowel points and what is not seen: links are often written without."""
+    letters = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(each for each in letters if unicodedata.category(each) not in _UNSEEN)

@@ -6,11 +6,11 @@ Refuses: taste. What is found here costs readers or betrays them.
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from worker.content.checks.findings import Finding, Rule, Severity
 from worker.content.checks.letters import Letter, plain
-from worker.content.versions import telling
+from worker.content.versions import telling, unveiled
 
 __all__ = ["RULES", "discreet", "hosts", "preheader", "shouting", "subject"]
 
@@ -126,7 +126,7 @@ def discreet(letter: Letter) -> Iterator[Finding]:
         if word := telling(text, words):
             yield TELLS.found(f"it tells “{word}”", part)
     for link in dict.fromkeys(one.href for one in letter.links):
-        if word := telling(unquote(link), words):
+        if word := telling(unveiled(link), words):
             yield TELLS.found(f"a link tells “{word}”: {link[:60]}", "HTML")
 
 
@@ -136,7 +136,7 @@ def _outside(letter: Letter) -> Mapping[str, str]:
     heads = [f"{name}: {letter.message[name]}" for name, _ in letter.headers if name not in {"To", "Subject"}]
     return {
         "envelope": letter.parcel.sender,
-        "headers": unquote("\n".join(heads)),
+        "headers": unveiled("\n".join(heads)),
         "subject": letter.shown.subject,
         "preheader": letter.shown.preheader,
     }
