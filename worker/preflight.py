@@ -7,6 +7,7 @@ the necessary is), and what a waiver can and cannot do. Refuses: to mend anythin
 import contextlib
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from worker.content.appeals import AppealErrors
 from worker.content.checks import table
@@ -54,10 +55,18 @@ def examine(trial: Trial) -> Sequence[Finding]:
             found.append(Finding(table.UNFILLABLE, str(error), "appeal", (str(form),)))
         else:
             needed |= lacked
+            found += _slow(trial, form)
             if lacked and trial.appeal.languages[form.language].view_in_browser and not form.discreet:
                 found += [table.COPY.found(f"{field} has no fallback", "copy") for field in sorted(lacked)]
     found += [table.FALLBACK.found(f"{field} has no fallback", "appeal") for field in sorted(needed)]
     return merged([*found, *table.examine(made)])
+
+
+def _slow(trial: Trial, form: Form) -> Iterator[Finding]:
+    with contextlib.suppress(UnfillableError):  # what we have invented proves nothing
+        if trial.fields and trial.is_slow(form):
+            told = "every reader needs CSS inlined anew"
+            yield replace(table.SLOW.found(told, "appeal"), forms=(str(form),))
 
 
 def letters(trial: Trial) -> Iterator[Letter]:

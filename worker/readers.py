@@ -31,6 +31,13 @@ _NAME_THEM = "Set the [discreet] table in tocsin.toml."
 #: What an invented reader's fields hold: the first of these that the appeal's expressions can be tried on.
 #: That only a name in brackets fails one (a part of a date, a division) says nothing against the appeal.
 _SAMPLES = ("[{field}]", "2026-11-30", "3")
+#: The same, once for each of a crowd: of different lengths, and different in every part.
+_DIFFERING = {
+    "[{field}]": "{number}{more}",
+    "2026-11-30": "202{number}-0{number}-1{number}",
+    "3": "1{number}",
+}
+_CROWD = 6
 #: Stands for the opt-out link where only the text is looked at.
 _LINK = "https://example.org/o/preview"
 
@@ -118,6 +125,19 @@ class Trial:
         if parcel is None:
             raise Refused(_NO_NAMES, remedy=_NAME_THEM)
         return parcel
+
+    def is_slow(self, form: Form) -> bool:
+        """Tell whether every reader of a form makes a skeleton of their own, if their fields differ."""
+        readers = [self.reader(form, self._differing(form, number)) for number in range(1, _CROWD + 1)]
+        before = self._printer.skeletons(readers[0])
+        for reader in readers:
+            self.mail(reader)
+        return self._printer.skeletons(readers[0]) - before >= _CROWD
+
+    def _differing(self, form: Form, number: int) -> dict[str, str]:
+        """Invent fields that nobody else has, of the kind that the form takes."""
+        sample = _DIFFERING[self._sample(form)].format(number=number, more="x" * (50 + number))
+        return dict.fromkeys(self.fields | _NAMES.keys(), sample)
 
     def face(self, person: Person) -> PlainContent:
         """Return what somebody would read, not encoded."""

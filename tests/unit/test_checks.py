@@ -193,6 +193,8 @@ IN_THE_APPEAL = [
     ("[the whole story]", "[here]", {"links.vague"}),
     ("[the whole story]", "[]", {"links.empty"}),
     ("They decide", "TODO: they decide", {"words.draft"}),
+    ("They decide", "{% for one in first_name | default('x') %}a{% endfor %} They decide", {"fields.slow"}),
+    ("They decide", "{{ first_name | default('x') | upper | truncate(3) }}, they decide", set[str]()),
     ("They decide", "[First name], they decide", {"words.draft"}),
     ("They decide", "{first_name}, they decide", {"words.placeholder"}),
     ("They decide", "*|FNAME|*, they decide", {"words.placeholder"}),

@@ -257,6 +257,10 @@ class Printer:
         discreet = self._is_discreet(person)
         return self._renderer.render_plain(person.language, discreet, values(person, opt_out_url))
 
+    def skeletons(self, person: Person) -> int:
+        """Return how many skeletons the form of this person has taken so far."""
+        return self._renderer.skeletons(person.language, self._is_discreet(person))
+
     def _is_discreet(self, person: Person) -> bool:
         """Tell which form a person gets: their own choice, or the campaign's for everybody."""
         return person.discreet or self._all_discreet

@@ -162,6 +162,11 @@ class Renderer:
         except _FAULTS as error:
             raise _unfillable(error) from None
 
+    def skeletons(self, language: str, discreet: bool) -> int:  # noqa: FBT001 - a fact about the person
+        """Return how many skeletons a form has taken so far; one for each reader means that it is slow."""
+        form = self._form(language, discreet)
+        return max(form.html.skeletons, form.text.skeletons)
+
     @property
     def languages(self) -> Sequence[str]:
         """The appeal's languages, in alphabetical order."""

@@ -70,9 +70,15 @@ COPY: Final = Rule(
     "a copy on the web (view_in_browser) that cannot be made: a merge field has no fallback",
     'Give it one, as in {{ first_name | default("friend") }}, or leave view_in_browser out.',
 )
+SLOW: Final = Rule(
+    "fields.slow",
+    Severity.WARNING,
+    "a loop or condition by which every reader gets another page, which takes a hundred times longer to send",
+    "Show fields as they are, and ask of them only whether they are there, or which of a few they are.",
+)
 #: Rules of this module's own, and those of every module above.
 OWN: Final = (
-    *(SOURCE, UNFILLABLE, FALLBACK, LACKING, COPY),
+    *(SOURCE, UNFILLABLE, FALLBACK, LACKING, COPY, SLOW),
     *(*hrefs.RULES, *structure.RULES, *agreement.RULES, *colours.RULES, *clients.RULES),
     *(*wording.RULES, *required.RULES, *special.RULES, *wire.RULES),
 )
