@@ -575,3 +575,15 @@ def test_a_no_after_the_mail_stands(desk: Desk, clock: Any, scope: str) -> None:
         assert [row[0] for row in desk.members()] == [1, 0]
     clock.forward(INVITE_DAYS * 86_400 + 1)
     assert desk.ask("GET", f"/n/{other}").status == 410
+
+
+def test_an_old_link_never_opens_the_next_persons_notice(office: Office) -> None:
+    """Numbers stand in links: that of a notice which goes with its person is nobody else's ever after."""
+    office.pages.ask(office.links[0], "forget")
+    office.courier().send()
+    (mark,) = office.marks()
+    assert office.pages.confirm(mark) is not None
+    office.pages.ask(office.links[1], "export")
+    office.courier().send()
+    assert len(office.marks()) == 2
+    assert (office.pages.pending(mark), office.pages.confirm(mark)) == (None, None)

@@ -27,6 +27,7 @@ from worker.store.audit import Audit
 from worker.store.bars import Bars
 from worker.store.database import Database
 from worker.store.dossiers import Asked, Dossiers, blank
+from worker.store.invitations import Invitations
 from worker.store.ledger import Ledger, Outcome
 from worker.store.notices import Notices
 from worker.store.people import People
@@ -176,6 +177,18 @@ def test_who_is_known_by_another_tools_hash_only_is_found_and_forgotten(office: 
     found = office.rights.find(who.spec).dossier.suppressions
     assert [(one.reason, one.address_key) for one in found] == [("erasure", office.keyring.address_key(who))]
     assert store.find(key)
+
+
+def test_an_invitation_is_shown_too(office: Office) -> None:
+    """Which list it was for, and when: that is kept so that nobody is asked twice."""
+    list_id, who = (
+        office.rule.lists[0],
+        sa.select(people.c.id).where(people.c.address_key == office.key(VERA)),
+    )
+    deed = Deed(9.0, "op", "lists invite")
+    assert Invitations(office.database).ask(list_id, [office.value(who)], 9.0, deed) == 1
+    asked = office.rights.find("vera@example.org").dossier.asked
+    assert ("invited to one", 9.0) in [(one.kind, one.asked_at) for one in asked]
 
 
 def test_a_deed_is_written_with_what_it_did(office: Office) -> None:

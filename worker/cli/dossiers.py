@@ -137,7 +137,7 @@ def page(told: Mapping[str, Any], sender: str, made_at: str) -> str:
         ("What keeps us from writing to you, and what you wish", list(map(_worded, told["suppressions"]))),
         ("Rules of ours by which you get no mail", told["rules"]),
         ("Mails to you", mails),
-        ("Mails that you asked for on our pages", told["asked"]),
+        ("Single mails: those you asked for on our pages, and invitations", told["asked"]),
     ]
     environment = Environment(autoescape=True)
     return environment.from_string(_PAGE).render(

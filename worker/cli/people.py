@@ -51,7 +51,7 @@ def show(*, who: Who, as_json: grammar.Json = False) -> None:
     they ended. Exits 1 if that is nothing.
 
     JSON: {person, unreadable_record, lists, suppressions, mails, asked, rules}; asked are the mails outside
-    any campaign that they asked for on our pages.
+    any campaign: those that they asked for on our pages, and invitations.
     """
     with session.opened() as tocsin:
         subject = _found(tocsin, who)

@@ -74,9 +74,9 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A mail outside any campaign that they asked for by the link in one of ours."""
+    """A mail outside any campaign: one that they asked for by the link in one of ours, or an invitation."""
 
-    kind: str  #: forget or export
+    kind: str  #: what the notice is for, or which list they were once invited to
     state: str
     asked_at: float  #: UTC seconds
     confirmed_at: float | None  #: UTC seconds; when its link was used
@@ -328,4 +328,9 @@ def _mails(connection: sa.Connection, keys: Collection[bytes]) -> Sequence[Mail]
 def _asked(connection: sa.Connection, keys: Collection[bytes]) -> Sequence[Asked]:
     query = sa.select(notices.c.kind, notices.c.state, notices.c.asked_at, notices.c.confirmed_at)
     query = query.where(notices.c.address_key.in_(keys)).order_by(notices.c.id)
-    return [Asked(*row) for row in connection.execute(query)]
+    asked = sa.select(lists.c.slug, invited.c.asked_at).join(lists, lists.c.id == invited.c.list_id)
+    asked = asked.where(invited.c.address_key.in_(keys)).order_by(invited.c.id)
+    return [
+        *(Asked(*row) for row in connection.execute(query)),
+        *(Asked(f"invited to {slug}", "asked", at, None) for slug, at in connection.execute(asked)),
+    ]

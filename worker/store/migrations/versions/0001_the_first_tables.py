@@ -154,6 +154,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rules")),
         sa.UniqueConstraint("name", name=op.f("uq_rules_name")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "barred",
@@ -178,6 +179,7 @@ def upgrade() -> None:
             "state IN ('waiting','sending','sent','refused','unconfirmed')", name=op.f("ck_notices_state")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_notices")),
+        sqlite_autoincrement=True,
     )
     with op.batch_alter_table("notices", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_notices_address_key"), ["address_key"], unique=False)
@@ -197,6 +199,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["list_id"], ["lists.id"], name=op.f("fk_invited_list_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_invited")),
         sa.UniqueConstraint("list_id", "address_key", name=op.f("uq_invited_list_id_address_key")),
+        sqlite_autoincrement=True,
     )
     with op.batch_alter_table("invited", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_invited_address_key"), ["address_key"], unique=False)
