@@ -56,9 +56,8 @@ AddressKey = LargeBinary(16)
 #: number: so its links are read, and opt out, as those of every other mail. No delivery gets so far.
 INVITED: Final = 1 << 62
 
-#: For numbers that stand in links or keyed hashes, and whose rows are removed: SQLite would else give the
-#: last one that was removed to the next row, and an old link would lead to somebody else.
-_NEVER_AGAIN: Final = {"sqlite_autoincrement": True}
+# Where `sqlite_autoincrement` stands below, numbers are in links or keyed hashes, and rows are removed: SQLite
+# would else give the last one that was removed to the next row, and an old link would lead to somebody else.
 
 lists = Table(
     "lists",
@@ -189,7 +188,7 @@ rules = Table(
     # Whether everybody has been looked at for it; until then no campaign is planned.
     Column("counted", Integer, nullable=False),
     Column("created_at", Double, nullable=False),
-    **_NEVER_AGAIN,
+    sqlite_autoincrement=True,
 )
 
 #: Shapes of memberships whose people are under a rule.
@@ -335,7 +334,7 @@ notices = Table(
     CheckConstraint("state IN ('waiting','sending','sent','refused','unconfirmed')", name="state"),
     Index("ix_notices_open", "due_at", sqlite_where=text(_OPEN_NOTICE), postgresql_where=text(_OPEN_NOTICE)),
     Index(None, "address_key"),
-    **_NEVER_AGAIN,
+    sqlite_autoincrement=True,
 )
 
 #: Who was once asked whether they want to be on a list, so that nobody is asked twice: it outlives the person
@@ -349,7 +348,7 @@ invited = Table(
     Column("asked_at", Double, nullable=False),
     UniqueConstraint("list_id", "address_key"),
     Index(None, "address_key"),
-    **_NEVER_AGAIN,
+    sqlite_autoincrement=True,
 )
 
 #: What became known of a delivery beside how it ended: an opt-out, a complaint, a late bounce.
