@@ -56,8 +56,9 @@ AddressKey = LargeBinary(16)
 #: number: so its links are read, and opt out, as those of every other mail. No delivery gets so far.
 INVITED: Final = 1 << 62
 
-# Where `sqlite_autoincrement` stands below, numbers are in links or keyed hashes, and rows are removed: SQLite
-# would else give the last one that was removed to the next row, and an old link would lead to somebody else.
+# Where `sqlite_autoincrement` stands below, numbers are in links or keyed hashes, and rows are removed:
+# SQLite would else give the number of the last one removed to the next row, and an old link would lead to
+# somebody else.
 
 lists = Table(
     "lists",
