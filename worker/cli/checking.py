@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from worker import preflight
+from worker import preflight, workspace
 from worker.cli import completion, grammar, session, terminal
+from worker.content import appeals
 from worker.content.appeals import AppealErrors
 from worker.content.checks import hrefs
 from worker.content.checks.findings import Finding, Severity, errors, merged
@@ -108,13 +109,13 @@ def examined(
     folder = found.templates / "appeals" / slug
     try:
         edition = Wiring(found, session.Bell(found)).edition(slug)
+    except WrongUse as error:
+        return Result(None, [*_written(found, slug), SOURCE.found(str(error), shown(folder))])
+    try:
         trial = Trial(edition)
         findings = [*preflight.examine(trial)]
     except AppealErrors as error:
-        return Result(
-            None,
-            [replace(one, part=f"{shown(folder / one.part)}") for one in preflight.unreadable(error)],
-        )
+        return Result(None, _unreadable(folder, error))
     except WrongUse as error:
         return Result(None, [SOURCE.found(str(error), "templates/look")])
     if outside:
@@ -127,6 +128,20 @@ def examined(
             for field, count in lacking.items()
         ]
     return Result(trial, merged(findings))
+
+
+def _written(found: Settings, slug: str) -> Sequence[Finding]:
+    """Find what is wrong with the texts of an appeal whose pictures or attachments cannot be read."""
+    texts = workspace.appeal_files(found, slug)
+    try:
+        appeals.parse(slug, texts, found.organisation.languages.split())
+    except AppealErrors as error:
+        return _unreadable(found.templates / "appeals" / slug, error)
+    return ()
+
+
+def _unreadable(folder: Path, error: AppealErrors) -> Sequence[Finding]:
+    return [replace(one, part=shown(folder / one.part)) for one in preflight.unreadable(error)]
 
 
 def _outside(trial: Trial, *, online: bool) -> Sequence[Finding]:

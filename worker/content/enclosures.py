@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from worker.content import pictures
-from worker.content.additions import ATTACHMENTS, PICTURES, TYPES
+from worker.content.additions import ATTACHMENTS, PICTURES, TYPES, attachment_faults
 from worker.content.pictures import Picture
 from worker.errors import WrongUse
 
@@ -53,10 +53,17 @@ class Enclosed:
 
     @classmethod
     def read(cls, files: Mapping[str, bytes]) -> "Enclosed":
-        """Make files ready; WrongUse names the first that cannot go."""
+        """Make files ready; WrongUse names the first that cannot go.
+
+        An attachment whose name has faults is left to the appeal that names it, which tells them.
+        """
         return cls(
             {path: pictures.read(path, data) for path, data in files.items() if path.startswith(PICTURES)},
-            {path: attachment(path, data) for path, data in files.items() if path.startswith(ATTACHMENTS)},
+            {
+                path: attachment(path, data)
+                for path, data in files.items()
+                if path.startswith(ATTACHMENTS) and not any(attachment_faults(path))
+            },
         )
 
     @classmethod

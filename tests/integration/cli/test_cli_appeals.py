@@ -86,6 +86,22 @@ def test_each_fault_is_told_with_file_and_line(workspace: Path, tocsin: Tocsin) 
     assert findings[0]["file"].endswith(f"{SLUG}/en.md")
 
 
+def test_files_that_cannot_go_along_hide_no_other_fault(workspace: Path, tocsin: Tocsin) -> None:
+    """A broken picture and a program to attach are told in one go with what is wrong in the text."""
+    folder = workspace / "templates" / "appeals" / SLUG
+    for name in ("images/vigil.jpg", "attachments/run.exe"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_bytes(b"MZ")
+    file = folder / "en.md"
+    text = file.read_text(encoding="utf-8").replace("---\n", "---\nattachments: [attachments/run.exe]\n", 1)
+    file.write_text(f"{text}\n![A vigil](images/vigil.jpg)\n", encoding="utf-8")
+    ran = tocsin("appeals", "check", SLUG)
+    assert ran.code == 1
+    attached, broken = ran.out.splitlines()
+    assert f"templates/appeals/{SLUG}/en.md:2: " in attached
+    assert broken == f"templates/appeals/{SLUG}: images/vigil.jpg is no picture"
+
+
 def test_a_field_without_a_fallback_is_pointed_out(workspace: Path, tocsin: Tocsin) -> None:
     """It is no fault of the appeal; whether it matters depends on the list."""
     file = workspace / "templates" / "appeals" / SLUG / "en.md"
