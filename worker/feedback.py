@@ -16,7 +16,7 @@ from worker.policies import Policy
 from worker.sealing import Keyring, Person, SealError
 from worker.store.audit import append
 from worker.store.database import Database, insert_new
-from worker.store.schema import INVITED, deliveries, facts, invited, lists, people
+from worker.store.schema import INVITED, deliveries, facts, invited, lists, people, signups
 from worker.store.suppressions import (
     BY_PAGE,
     EVERYTHING,
@@ -195,11 +195,19 @@ class OptOuts:
 def _about(number: int) -> sa.Select[Any]:
     """Return the statement: whom the mail of a delivery, or of an invitation, went to, and for which list."""
     mails, mine, theirs = deliveries, number, people.c.id == deliveries.c.person_id
+    who: list[sa.ColumnElement[Any]] = [people.c.id, people.c.sealed]
     if number >= INVITED:
         mails, mine, theirs = invited, number - INVITED, people.c.address_key == invited.c.address_key
+        # Who has signed up and not confirmed it is nobody we hold.
+        new = sa.select(signups.c.person_id, signups.c.sealed).where(signups.c.invited_id == mine)
+        pair = new.subquery("new")
+        who = [
+            sa.func.coalesce(people.c.id, sa.select(pair.c.person_id).scalar_subquery()).label("id"),
+            sa.func.coalesce(people.c.sealed, sa.select(pair.c.sealed).scalar_subquery()).label("sealed"),
+        ]
     return (
         sa.select(mails.c.address_key, lists.c.id.label("list_id"), lists.c.slug, lists.c.title)
-        .add_columns(lists.c.policy, people.c.id, people.c.sealed)
+        .add_columns(lists.c.policy, *who)
         .select_from(mails)
         .join(lists, lists.c.id == mails.c.list_id)
         .outerjoin(people, theirs)

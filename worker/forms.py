@@ -21,6 +21,8 @@ BODY_MOST: Final = 64 * 1024
 PAUSES: Final = (30, 90)
 
 _FIELDS_MOST: Final = 60
+#: Letters of one field of a sign-up that are looked at; no address is longer.
+_ENTRY_MOST: Final = 320
 #: What stands before a topic's name where a form says what was shown, and what is wanted again.
 TOPIC: Final = "topic:"
 #: The wish for mail that is not discreet any more.
@@ -65,6 +67,22 @@ class Form:
     shown: str = ""
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Entry:
+    """What somebody enters to get mail."""
+
+    address: str
+    name: str
+    language: str
+
+
+async def read_entry(request: Request, patience: float) -> Entry:
+    """Read the sign-up form of a request; HTTPException as of `read`."""
+    fields = dict(await _pairs(request, patience))
+    name, language = fields.get("name", ""), fields.get("language", "")
+    return Entry(fields.get("address", "")[:_ENTRY_MOST].strip(), name[:_ENTRY_MOST], language[:_ENTRY_MOST])
+
+
 async def read(request: Request, patience: float) -> Form:
     """Read the form of a request; HTTPException with 4xx if it is none of ours, or none at all.
 
@@ -72,19 +90,23 @@ async def read(request: Request, patience: float) -> Form:
         request: the request.
         patience: seconds that a client has for its body.
     """
-    _check_encoding(request)
-    try:
-        with anyio.fail_after(patience):
-            form = await request.form(max_files=0, max_fields=_FIELDS_MOST, max_part_size=BODY_MOST)
-    except TimeoutError as error:
-        raise HTTPException(HTTPStatus.REQUEST_TIMEOUT) from error
-    pairs = [(name.lower(), str(value).lower()) for name, value in form.multi_items()]
+    pairs = [(name.lower(), value.lower()) for name, value in await _pairs(request, patience)]
     if ("list-unsubscribe", "one-click") in pairs:
         return Form(Choice.ONE_CLICK)
     try:
         return _form(pairs)
     except ValueError as error:
         raise HTTPException(HTTPStatus.BAD_REQUEST) from error
+
+
+async def _pairs(request: Request, patience: float) -> Sequence[tuple[str, str]]:
+    _check_encoding(request)
+    try:
+        with anyio.fail_after(patience):
+            form = await request.form(max_files=0, max_fields=_FIELDS_MOST, max_part_size=BODY_MOST)
+    except TimeoutError as error:
+        raise HTTPException(HTTPStatus.REQUEST_TIMEOUT) from error
+    return [(name, str(value)) for name, value in form.multi_items()]
 
 
 def _form(pairs: Sequence[tuple[str, str]]) -> Form:

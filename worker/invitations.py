@@ -5,22 +5,28 @@ anybody twice, or who said no, and to believe a "yes" without the words that its
 """
 
 import itertools
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+import structlog
+
+from worker.addresses import AddressError, parse, provider
 from worker.bars import first, under
 from worker.deeds import PERSON, Action, Deed
-from worker.feedback import Reader
-from worker.sealing import Keyring, Person, SealError
+from worker.feedback import About, Reader
+from worker.sealing import NONCE_BYTES, Keyring, Person, SealError
 from worker.store.bars import Bars
 from worker.store.database import Database
-from worker.store.invitations import SAID_NO, Yes
+from worker.store.invitations import SAID_NO, Entry, Yes
 from worker.store.invitations import Invitations as Store
 from worker.store.notices import INVITE, JOIN, Notice
-from worker.store.people import List
+from worker.store.people import List, People
 from worker.store.policies import Policies
+from worker.tables.lists import tidy
+from worker.tokens import Purpose
 
 #: Where a consent came from, as its proof says.
 _SOURCES: Final = {INVITE: "invitation by email", JOIN: "sign-up form"}
@@ -30,7 +36,16 @@ _UNREADABLE: Final = "record does not open"
 _NO_FORM: Final = "no discreet form"
 _MEANWHILE: Final = "changed meanwhile"
 
+#: Seconds for which an entry waits for its confirmation: as long as its link works, and the hour of its mail.
+_KEPT: Final = 3 * 86_400.0 + 3_600.0
+#: Letters of a first name that are kept; and what makes a text look like a link or a letter in a mail.
+_NAME_MOST: Final = 40
+_MARKUP: Final = re.compile(r"[<>@:/\\]|\bwww\.")
+
+_LANGUAGE: Final = re.compile(r"[a-z]{2,3}(-[A-Za-z]{2,4})?")
+
 _T = TypeVar("_T")
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -58,15 +73,22 @@ class Invitations:
         database: Database,
         keyring: Keyring,
         *,
-        offers_discreet: bool,
+        senders: Mapping[bool, str],
+        random: Callable[[int], bytes],
         clock: Callable[[], float],
     ) -> None:
-        """Take the store, the keys, and whether there are neutral names to write under."""
+        """Take the store, the keys, and what is neither pure nor ours.
+
+        `senders` are the names that we write under, by whether they are the neutral ones, where there are.
+        """
+        self._people = People(database)
+        self._marks = keyring.marks()
+        self._senders = senders
+        self._random = random
         self._store = Store(database)
         self._bars = Bars(database)
         self._policies = Policies(database)
         self._keyring = keyring
-        self._offers_discreet = offers_discreet
         self._clock = clock
 
     def candidates(self, one: List) -> Iterator[Candidate]:
@@ -99,7 +121,7 @@ class Invitations:
                     summary.left_out[_UNREADABLE] += 1
                 elif bar is not None:
                     summary.left_out[bar.reason] += 1
-                elif (discreet or each.person.discreet) and not self._offers_discreet:
+                elif (discreet or each.person.discreet) and True not in self._senders:
                     summary.left_out[_NO_FORM] += 1
                 else:
                     yield each
@@ -120,6 +142,46 @@ class Invitations:
     def welcome(self, person: Person) -> bool:
         """Tell whether no never-mail rule keeps us from asking somebody."""
         return first(self._bars.book().bars, person) is None
+
+    def form(self, mark: str) -> About | None:
+        """Tell what list a sign-up form is for; None where that is no form of ours, or not open."""
+        one = self._signed_up_to(mark)
+        if one is None:
+            return None
+        discreet = self._policies.get(one.id).discreet
+        return About(self._senders.get(discreet, ""), one.title, discreet=discreet)
+
+    def enter(self, mark: str, text: str, name: str, language: str) -> bool | None:
+        """Take what was entered in a form; None where it is not open, False where that is no address.
+
+        Nobody is told what becomes of it: True too where we may not write, or know them already.
+        """
+        one = self._signed_up_to(mark)
+        if one is None:
+            return None
+        try:
+            address = parse(text)
+        except AddressError:
+            return False
+        first_name = tidy(_MARKUP.sub(" ", name))[:_NAME_MOST].strip()
+        fields = {"first_name": first_name} if first_name else {}
+        person = Person(address, fields, language if _LANGUAGE.fullmatch(language) else "")
+        number = self._people.new_ids(1)
+        sealed = self._keyring.seal(number, person.to_bytes(), self._random(NONCE_BYTES))
+        entry = Entry(self._keyring.address_keys(address), number, sealed, provider(address.domain))
+        taken = self.welcome(person) and self._store.sign_up(one.id, entry, self._clock())
+        log.info("signed_up", list=one.id, taken=taken)
+        return True
+
+    def tick(self) -> None:
+        """Drop what was entered and never confirmed."""
+        if dropped := self._store.drop_old(self._clock() - _KEPT):
+            log.info("signups_dropped", count=dropped)
+
+    def _signed_up_to(self, mark: str) -> List | None:
+        number = self._marks.read(Purpose.SIGN_UP, mark)
+        one = next((each for each in self._people.lists() if each.id == number), None)
+        return one if one is not None and self._policies.get(one.id).sign_up else None
 
     def open(self, notice: Notice) -> bool:
         """Tell whether a "yes" to this can still be taken."""

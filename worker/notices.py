@@ -266,9 +266,9 @@ class Courier:
             return None
         # Its number in the mail's own marks is not the one that its link holds.
         own = self._marks.mark(Purpose.NOTICE_MAIL, notice.id)
-        envelope = Envelope(
-            person.address, person.name, own, own, opt_out, form.base_url + OPT_OUT_PATH + opt_out
-        )
+        # Whoever fills in a form must not choose a word of a mail to somebody else.
+        name = "" if kind is Kind.JOIN else person.name
+        envelope = Envelope(person.address, name, own, own, opt_out, form.base_url + OPT_OUT_PATH + opt_out)
         links = Links(
             form.base_url + PATH + self._marks.mark(Purpose.NOTICE, notice.id), envelope.opt_out_url
         )

@@ -28,7 +28,7 @@ from worker.holdings import tell
 #: confirmed by mail, the three ways in which it did not happen, and the one that says nothing.
 NAMES: Final = (
     *("ask", "done", "undone", "late", "choices", "asked", "confirm", "confirmed", "spent"),
-    *("lost", "refused", "away", "exit"),
+    *("lost", "refused", "away", "exit", "join"),
 )
 
 
@@ -136,6 +136,8 @@ class Shown:
     exit_url: str = "exit"
     #: What a notice is about: "forget", "export", "choices", "invite" or "join".
     kind: str = "forget"
+    #: Whether what was entered is no address.
+    wrong: bool = False
     #: The mark by which the reader of an invitation says no for good.
     opt_out: str = ""
     #: All that we hold of a reader, for them.
@@ -216,7 +218,8 @@ class Pages:
                 ),
             ],
             paused_until=_day(shown.choices, language),
-            languages=self._languages(shown.choices),
+            languages=self._languages(shown.choices, everyone=name == "join"),
+            wrong=shown.wrong,
             pauses=PAUSES,
         )
 
@@ -230,11 +233,11 @@ class Pages:
             return words["invite_wording_discreet"] % {"sender": about.sender}
         return words["invite_wording"] % {"sender": about.sender, "list": about.list_title}
 
-    def _languages(self, choices: Choices | None) -> Sequence[tuple[str, str]]:
+    def _languages(self, choices: Choices | None, *, everyone: bool = False) -> Sequence[tuple[str, str]]:
         """Return the tag and own name of each language that can be asked for; theirs is one of them."""
-        if choices is None:
+        if choices is None and not everyone:
             return ()
-        tags = {*self._catalogues.languages, choices.language} - {""}
+        tags = {*self._catalogues.languages, choices.language if choices else ""} - {""}
         return sorted(((tag, own_name(tag)) for tag in tags), key=lambda one: one[1].casefold())
 
     def _rehearse(self) -> None:
@@ -292,7 +295,7 @@ _SAMPLES: Final = (
     (_Sample(), Shown(voucher="v")),
     (_Sample(discreet=True), Shown(saved=True, kind="export", facts=_FACTS)),
     (_Sample(sender="", list_title="", test=True), Shown(kind="choices")),
-    (_Sample(), Shown(kind="invite", opt_out="o")),
+    (_Sample(), Shown(kind="invite", opt_out="o", wrong=True)),
 )
 
 

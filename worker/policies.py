@@ -52,12 +52,13 @@ class Policy:
     wording: bool = False  #: what they were shown is known
     offered: bool = False  #: that they were offered an opt-out then is known
     discreet: bool = False  #: whoever is written to by way of it gets the discreet form
+    sign_up: bool = False  #: whether a form on the pages lets people ask to be on it
     special: bool = False  #: to be on this list tells of health, belief, politics, sexuality (GDPR Art. 9)
 
     @property
     def is_set(self) -> bool:
         """Tell whether anything is asked beyond the least; then soft opt-ins must be lawful ones."""
-        return self != Policy(special=self.special, discreet=self.discreet)
+        return self != Policy(special=self.special, discreet=self.discreet, sign_up=self.sign_up)
 
     def to_json(self) -> str:
         """Return the stored form."""
@@ -84,5 +85,7 @@ def told(policy: Policy) -> Iterable[str]:
         yield "confirmed by the person (double opt-in)"
     if policy.discreet:
         yield "the discreet form for everybody"
+    if policy.sign_up:
+        yield "whoever signs up on the web confirms it from their mailbox"
     if policy.special:
         yield "special category: named nowhere outside the mail itself"

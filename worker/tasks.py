@@ -23,6 +23,7 @@ from worker.campaigns import Campaigns, Doorbell
 from worker.dispatch import Dispatcher
 from worker.errors import TocsinError, Unavailable
 from worker.inbox import Maildir
+from worker.invitations import Invitations
 from worker.notices import Courier
 from worker.postroom import PostRoom
 from worker.preferences import Preferences
@@ -99,6 +100,10 @@ class Tools(Protocol):
         """What sends the notices that people have asked for."""
 
     @property
+    def invitations(self) -> Invitations:
+        """What is entered in forms and waits to be confirmed."""
+
+    @property
     def preferences(self) -> Preferences:
         """What readers have wished for a time."""
 
@@ -158,6 +163,8 @@ def _register(app: Celery, tools: Callable[[], Tools], bells: "Bells") -> None:
             tools().sweep.run()
         with _told("wishes"):
             tools().preferences.end_due()
+        with _told("sign-ups"):
+            tools().invitations.tick()
         with _told("notices"):
             if tools().courier.due():
                 # To those who may speak to the relay; a doubled one finds nothing to begin.

@@ -53,6 +53,8 @@ class Purpose(Enum):
     NOTICE = b"notice"
     NOTICE_MAIL = b"notified"
     PICTURE = b"picture"
+    #: Of a list's sign-up form, whose address so gives no name away.
+    SIGN_UP = b"sign-up"
 
 
 #: The hashes that write proof and pad, ready with their key: copying one costs a fifth of keying it anew.

@@ -21,6 +21,8 @@ log = structlog.get_logger()
 #: with a mangled link each is far below it; for a mark, 2^96 guesses are needed.
 MOST: Final = 100
 WINDOW: Final = 600
+#: Sign-ups from one network in a window: a stall's tablet is below it.
+ENTRIES_MOST: Final = 30
 #: Seconds for which Redis is left alone after it did not answer.
 _REST: Final = 5.0
 _PREFIX: Final = "tocsin:turnstile:"
@@ -51,17 +53,24 @@ class Turnstile:
 
     def guessed(self, address: str) -> int:
         """Count a wrong link from this IP address; return the seconds to wait once there were too many."""
+        return self._counted(address, "", MOST)
+
+    def entered(self, address: str) -> int:
+        """Count what was entered in a form from this IP address; the same."""
+        return self._counted(address, "entered ", ENTRIES_MOST)
+
+    def _counted(self, address: str, what: str, most: int) -> int:
         network = network_of(address)
         if not network or time.monotonic() < self._rests_until:
             return 0
         try:
-            count, left = self._count(_PREFIX + self._hashed(network).hex())
+            count, left = self._count(_PREFIX + self._hashed(what + network).hex())
         except (redis.RedisError, Unavailable) as error:
             # Made anew the next time: a Redis of our own may come back at another place.
             self._client, self._rests_until = None, time.monotonic() + _REST
             log.warning("turnstile_open", kind=type(error).__name__)
             return 0
-        return max(left, 1) if count > MOST else 0
+        return max(left, 1) if count > most else 0
 
     def _count(self, key: str) -> tuple[int, int]:
         if self._client is None:

@@ -29,6 +29,8 @@ _T = TypeVar("_T")
 PATH: Final = "/o/"
 #: Path of the link in a notice.
 NOTICE_PATH: Final = "/n/"
+#: Path of a sign-up form, before its list's mark.
+SIGN_UP_PATH: Final = "/s/"
 #: How a mailbox's opt-out is called when it is handed to `OptOuts`.
 ONE_CLICK: Final = "one-click"
 #: The query that asks a link for its preferences.
@@ -146,6 +148,19 @@ class Guard(Protocol):
     def guessed(self, address: str) -> int:
         """Count a link that is not ours, from this IP address; return the seconds to turn it away."""
 
+    def entered(self, address: str) -> int:
+        """Count what is entered in a form; the same."""
+
+
+class SignUps(Protocol):
+    """What is entered in forms; both may block, and raise Unavailable."""
+
+    def form(self, mark: str) -> Page | None:
+        """Tell what list a form is for; None where it is not ours, or not open."""
+
+    def enter(self, mark: str, text: str, name: str, language: str) -> bool | None:
+        """Take it; None where the form is not open, False where that is no address."""
+
 
 @dataclass(frozen=True, slots=True)
 class Staff:
@@ -155,6 +170,7 @@ class Staff:
     preferences: Preferences
     confirmations: Confirmations
     guard: Guard
+    sign_ups: SignUps | None = None
 
 
 def create_app(
@@ -185,6 +201,7 @@ def create_app(
             Route(PATH + "{token}", _options, methods=["OPTIONS"]),
             Route(NOTICE_PATH + "{mark}", desk.show_notice, methods=["GET"]),
             Route(NOTICE_PATH + "{mark}", desk.confirm, methods=["POST"]),
+            *_door(staff, face, patience),
             Route("/" + _EXIT, face.exit, methods=["GET"]),
             Route("/healthz", _health, methods=["GET"]),
             *further,
@@ -240,7 +257,7 @@ class _Face:
         """Say that nothing was changed; an unknown mark and a forged one get the same page."""
         status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.BAD_REQUEST
         wait = 0
-        guess = request.url.path.startswith((PATH, NOTICE_PATH))
+        guess = request.url.path.startswith((PATH, NOTICE_PATH, SIGN_UP_PATH))
         if status == HTTPStatus.NOT_FOUND and request.client and guess:
             wait = await run_in_threadpool(self._guard.guessed, request.client.host)
         if wait:
@@ -342,6 +359,35 @@ class _Desk:
         """Return the mark of a link; 404 for what cannot be one of ours, before the store is asked."""
         token: str = request.path_params["token"]
         return _ours(token if self._opt_outs.knows(token) else None)
+
+
+def _door(staff: Staff, face: _Face, patience: float) -> Sequence[Route]:
+    """Return the routes of the sign-up forms."""
+    sign_ups = staff.sign_ups
+    if sign_ups is None:
+        return ()
+
+    async def show(request: Request) -> Response:
+        about = _ours(await run_in_threadpool(sign_ups.form, request.path_params["mark"]))
+        return face.page(request, "join", about)
+
+    async def enter(request: Request) -> Response:
+        entry = await forms.read_entry(request, patience)
+        mark: str = request.path_params["mark"]
+        about = _ours(await run_in_threadpool(sign_ups.form, mark))
+        host = request.client.host if request.client else ""
+        if wait := await run_in_threadpool(staff.guard.entered, host):
+            response = face.page(request, "away", about, status=HTTPStatus.TOO_MANY_REQUESTS)
+            response.headers["Retry-After"] = str(wait)
+            return response
+        what = mark, entry.address, entry.name, entry.language
+        if not _ours(await run_in_threadpool(sign_ups.enter, *what)):
+            status = HTTPStatus.UNPROCESSABLE_ENTITY
+            return face.page(request, "join", about, Shown(wrong=True), status=status)
+        return face.page(request, "asked", about)
+
+    path = SIGN_UP_PATH + "{mark}"
+    return [Route(path, show, methods=["GET"]), Route(path, enter, methods=["POST"])]
 
 
 async def _options(_request: Request) -> Response:

@@ -201,9 +201,22 @@ class Wiring:
         return Invitations(
             self.database,
             self.keyring,
-            offers_discreet=self.settings.discreet is not None,
+            senders={
+                False: self.settings.organisation.name,
+                **({True: self.settings.discreet.sender_name} if self.settings.discreet else {}),
+            },
+            random=secrets.token_bytes,
             clock=self.clock,
         )
+
+    def sign_up_url(self, list_id: int, *, discreet: bool) -> str:
+        """Return where a list's sign-up form is; of a discreet list under the neutral host, if any."""
+        from worker.tokens import Purpose
+
+        mark = self.keyring.marks().mark(Purpose.SIGN_UP, list_id)
+        web = self.settings.web
+        base_url = (web.discreet_base_url if discreet else None) or web.base_url
+        return f"{base_url}/s/{mark}"
 
     @cached_property
     def barring(self) -> "Barring":
@@ -477,6 +490,7 @@ class Wiring:
                 self.preferences,
                 self._confirmations(portray),
                 Turnstile(connect, self.keyring.network_key),
+                self.invitations,
             ),
             self._spoken("web"),
             further=[

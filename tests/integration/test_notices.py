@@ -46,7 +46,7 @@ from worker.store.people import List, People
 from worker.store.plans import Draft, Plans
 from worker.store.policies import Policies
 from worker.store.records import Records
-from worker.store.schema import consents, deliveries, memberships, notices, people
+from worker.store.schema import consents, deliveries, memberships, notices, people, signups
 from worker.store.staging import Staged
 from worker.store.suppressions import EVERYTHING, Act, Suppression, Suppressions
 from worker.store.wishes import Wishes, wish
@@ -114,7 +114,13 @@ class Office:
         self.preferences = Preferences(
             database, self.opt_outs, self.rights, offers_discreet=True, topics=topics, clock=clock
         )
-        self.invitations = Invitations(database, self.keyring, offers_discreet=True, clock=clock)
+        self.invitations = Invitations(
+            database,
+            self.keyring,
+            senders={False: "Example Equality", True: "Letters"},
+            random=secrets.token_bytes,
+            clock=clock,
+        )
         self.pages = Confirmations(
             self.store,
             self.opt_outs,
@@ -416,11 +422,36 @@ class Desk(Office):
 
     def __init__(self, database: Database, clock: Callable[[], float], server: Any) -> None:
         super().__init__(database, clock, server)
+        People(database).new_ids(2)  # theirs were not minted
         self.list: List = People(database).find_lists(["one"])[0]
         Policies(database).set(self.list.id, Policy(confirmed=True), clock(), _DEED)
         self.app = create_app(
-            Staff(self.opt_outs, self.preferences, self.pages, _Nobody()), _FILES, https=True
+            Staff(self.opt_outs, self.preferences, self.pages, self, self.invitations), _FILES, https=True
         )
+        self.entries = 0
+        self.form = f"/s/{self.keyring.marks().mark(Purpose.SIGN_UP, self.list.id)}"
+
+    def guessed(self, _address: str) -> int:
+        """No network guesses."""
+        return 0
+
+    def entered(self, _address: str) -> int:
+        """A network may enter a dozen."""
+        self.entries += 1
+        return 60 if self.entries > 12 else 0
+
+    def open_form(self) -> None:
+        """What `lists policy --sign-up yes` does."""
+        Policies(self.database).set(self.list.id, Policy(sign_up=True), self.clock(), _DEED)
+
+    def enter(self, address: str, **more: str) -> Answer:
+        """Fill in the form."""
+        return self.ask("POST", self.form, {"address": address, "name": "", "language": "de", **more})
+
+    def rows(self, table: sa.Table) -> list[Any]:
+        """What a table holds."""
+        with self.database.read() as connection:
+            return [tuple(row) for row in connection.execute(sa.select(table))]
 
     def invite(self) -> Summary:
         """What `lists invite` does."""
@@ -457,13 +488,6 @@ class Desk(Office):
         ).join(consents, consents.c.id == memberships.c.consent_id)
         with self.database.read() as connection:
             return [tuple(row) for row in connection.execute(query.order_by(memberships.c.person_id))]
-
-
-class _Nobody:
-    """No network guesses."""
-
-    def guessed(self, _address: str) -> int:
-        return 0
 
 
 @pytest.fixture
@@ -587,3 +611,70 @@ def test_an_old_link_never_opens_the_next_persons_notice(office: Office) -> None
     office.courier().send()
     assert len(office.marks()) == 2
     assert (office.pages.pending(mark), office.pages.confirm(mark)) == (None, None)
+
+
+def test_who_signs_up_is_a_member_once_they_confirm(desk: Desk) -> None:
+    """Off unless a list opens it; before the mail is confirmed nobody is held, and after it once."""
+    assert (desk.ask("GET", desk.form).status, desk.enter("eva@example.org").status) == (404, 404)
+    desk.open_form()
+    shown = desk.ask("GET", desk.form)
+    assert (shown.status, "Example Equality" in shown.read, "One" in shown.read) == (200, True, True)
+    assert desk.enter("eva@").status == 422
+    before = len(desk.rows(people))
+    assert desk.enter("eva@example.org", name="Eva <b>www.spam.example</b>").status == 200
+    assert desk.enter("eva@example.org", name="Another").status == 200
+    assert len(desk.rows(people)) == before
+    assert all(b"eva" not in bytes(row[2]) for row in desk.rows(signups))
+    assert desk.courier().send() == 2
+    (to, data), _ = desk.server.delivered
+    message = message_from_bytes(data, policy=policy.default)
+    assert (to, message["To"], message["List-Unsubscribe"]) == ("eva@example.org", "eva@example.org", None)
+    assert message["Subject"] == "Bitte bestätigen Sie Ihre Anfrage"
+    assert b"spam" not in data
+    mark = desk.marks()[0]
+    page = desk.ask("GET", f"/n/{mark}")
+    assert len(desk.rows(people)) == before
+    assert desk.ask("POST", f"/n/{mark}", page.fields).status == 200
+    assert desk.members()[-1][:1] + desk.members()[-1][2:] == (1, "consent", "sign-up form", page.read, 1)
+    assert desk.rows(signups) == []
+    eva = desk.rights.find("eva@example.org").person
+    assert eva is not None
+    assert (eva.language, eva.fields) == ("de", {"first_name": "Eva b spam.example b"})
+
+
+def test_the_form_tells_nobody_who_is_known_and_lifts_no_more_than_it_may(desk: Desk, clock: Any) -> None:
+    """One page for strangers, members and who said no: to all that stands, to the list it is lifted."""
+    desk.open_form()
+    vera, ben = (desk.keyring.address_key(one.address) for one in desk.people)
+    noes = [Suppression(vera, "all", "opt-out", "page", clock())]
+    noes += [Suppression(ben, f"list:{desk.list.id}", "opt-out", "page", clock())]
+    Suppressions(desk.database).add(noes)
+    clock.forward(10)
+    pages = {
+        desk.enter(address).text for address in ("eva@example.org", "vera@example.org", "ben@example.com")
+    }
+    assert len(pages) == 1
+    assert desk.courier().send() == 2
+    desk.server.delivered.sort(key=lambda one: one[0])
+    assert [one for one, _ in desk.server.delivered] == ["ben@example.com", "eva@example.org"]
+    assert b"Equality" not in desk.server.delivered[0][1]
+    mark = desk.marks()[0]
+    desk.ask("POST", f"/n/{mark}", desk.ask("GET", f"/n/{mark}").fields)
+    assert Suppressions(desk.database).find(ben) == []
+    assert len(Suppressions(desk.database).find(vera)) == 1
+    assert "suppress lift" in [one.action for one in Audit(desk.database).entries()]
+
+
+def test_what_nobody_confirms_is_dropped_and_nobody_is_bombed(desk: Desk, clock: Any) -> None:
+    """So many mails a day for one address, and entries for one network; after the link's time none stays."""
+    desk.open_form()
+    answers = [desk.enter("eva@example.org").status for _ in range(14)]
+    assert answers == [200] * 12 + [429] * 2
+    assert desk.courier().send() == MOST_A_DAY
+    mark = desk.marks()[0]
+    desk.invitations.tick()
+    assert len(desk.rows(signups)) == 1
+    clock.forward((DAYS + 1) * 86_400)
+    desk.invitations.tick()
+    assert desk.rows(signups) == []
+    assert desk.ask("GET", f"/n/{mark}").status == 410

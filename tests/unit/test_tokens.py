@@ -150,4 +150,5 @@ def test_known_marks() -> None:
         "56j2uet25trqr7vklhy3nripb5a4zpny",
         "4lpocdqxbpmt25kzdd43v4lewimiytt7",
         "al5xrxlspdioow6fjqjxcd7nyrviengk",
+        "ii5sgqhswgng5gcajbil5mv3fvqrpgid",
     ]

@@ -62,6 +62,9 @@ def policy(  # noqa: PLR0913 - one for each option
     discreet: Annotated[
         YesNo | None, typer.Option(metavar="YES|NO", help="Its campaigns send everybody the discreet form.")
     ] = None,
+    sign_up: Annotated[
+        YesNo | None, typer.Option(metavar="YES|NO", help="A form on your pages lets people sign up.")
+    ] = None,
     special: Annotated[
         YesNo | None,
         typer.Option(metavar="YES|NO", help="Special category: no header or link may name the list."),
@@ -75,25 +78,30 @@ def policy(  # noqa: PLR0913 - one for each option
     soft that of a sale: where you set a policy, both need an opt-out offered at collection, and charity a
     date since 5 February 2026. Whoever lacks something is left out as "no consent" of plan, launch and claim.
 
-    JSON: {list, grounds, wording, offered, confirmed, discreet, special, members, enough}.
+    With --sign-up yes, whoever enters an address in the form shown here gets one mail, and is on the list
+    once they confirm by it.
+
+    JSON: {list, grounds, wording, offered, confirmed, discreet, special, sign_up, members, enough,
+    sign_up_url}.
     """
     with session.opened() as tocsin:
         found = tocsin.people.find_lists([slug])[0]
         before = tocsin.policies.get(found.id)
-        wanted = _wanted(
-            before, basis, proof, {"confirmed": confirmed, "discreet": discreet, "special": special}
-        )
+        flags = {"confirmed": confirmed, "discreet": discreet, "special": special, "sign_up": sign_up}
+        wanted = _wanted(before, basis, proof, flags)
         if wanted != before:
             terminal.ask(f"Ask this of everybody on {slug}: {'; '.join(policies.told(wanted))}", agreed=yes)
             deed = session.deed(tocsin, Action.LISTS_POLICY, slug, policy=wanted.to_json())
             tocsin.policies.set(found.id, wanted, tocsin.clock(), deed)
         members, enough = tocsin.policies.meeting(found.id)
+        url = tocsin.sign_up_url(found.id, discreet=wanted.discreet) if wanted.sign_up else None
     if as_json:
         told = json.loads(wanted.to_json())
-        terminal.show_json({"list": slug, **told, "members": members, "enough": enough})
+        terminal.show_json({"list": slug, **told, "members": members, "enough": enough, "sign_up_url": url})
         return
     asks = [("Asks for" if not place else "", text) for place, text in enumerate(policies.told(wanted))]
-    rows = [*asks, ("Members", terminal.count(members)), ("Have all that", terminal.count(enough))]
+    form = [("Sign-up form", url)] if url else []
+    rows = [*asks, *form, ("Members", terminal.count(members)), ("Have all that", terminal.count(enough))]
     terminal.show(terminal.facts([("List", slug), *rows]))
 
 

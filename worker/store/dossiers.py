@@ -29,6 +29,7 @@ from worker.store.schema import (
     memberships,
     notices,
     people,
+    signups,
     suppressions,
     unheeded,
 )
@@ -241,6 +242,8 @@ class Dossiers:
             gone = connection.execute(sa.delete(people).where(people.c.address_key.in_(keys))).rowcount
             forget_wishes(connection, keys)
             connection.execute(sa.delete(notices).where(notices.c.address_key.in_(keys)))
+            asked = sa.select(invited.c.id).where(invited.c.address_key.in_(keys))
+            connection.execute(sa.delete(signups).where(signups.c.invited_id.in_(asked)))
             # There is no membership left to be marked.
             connection.execute(sa.delete(unheeded).where(unheeded.c.address_key.in_(keys)))
             if deed is not None:

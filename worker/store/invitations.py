@@ -15,7 +15,7 @@ from worker.errors import Unavailable
 from worker.store import bars, keyrings
 from worker.store.audit import append
 from worker.store.database import Database, insert_new
-from worker.store.notices import INVITE, Notice
+from worker.store.notices import DAY, INVITE, JOIN, MOST_A_DAY, Notice
 from worker.store.people import ConsentText, write_consents
 from worker.store.policies import meets, of_list
 from worker.store.schema import (
@@ -26,6 +26,7 @@ from worker.store.schema import (
     notice_is_open,
     notices,
     people,
+    signups,
     suppressions,
     unheeded,
 )
@@ -36,6 +37,7 @@ from worker.store.suppressions import (
     REST,
     Act,
     heed,
+    is_firm,
     lift_within,
     list_scope,
     only_writer,
@@ -57,6 +59,16 @@ class Yes:
     shape: int  #: see the schema's memberships
     edition: int  #: of the never-mail rules that the shape was made by (bars.Book)
     keys: Sequence[bytes]  #: every hash of their address
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Entry:
+    """What somebody has entered, sealed."""
+
+    keys: Sequence[bytes]  #: every hash of the address
+    person_id: int  #: new, and bound in the seal
+    sealed: bytes
+    provider: str
 
 
 class Invitations:
@@ -123,6 +135,39 @@ class Invitations:
                 append(connection, deed.noting(invited=len(rows)))
         return len(rows)
 
+    def sign_up(self, list_id: int, entry: "Entry", now: float) -> bool:
+        """Put aside what somebody has entered, and write the mail down that asks whether it was them.
+
+        False, and nothing is kept, where a "no" stands that this cannot lift, or they had mails enough today.
+        """
+        with self._database.write() as connection:
+            keyrings.hold(connection, alone=False)
+            held = _held(connection, entry.keys)
+            key = held.address_key if held else _todays(connection, entry.keys)
+            recent = notices.c.address_key.in_(entry.keys), notices.c.asked_at > now - DAY
+            count = connection.execute(sa.select(sa.func.count()).select_from(notices).where(*recent))
+            if count.scalar_one() >= MOST_A_DAY or _is_firm(connection, entry.keys, list_id):
+                return False
+            number = _asked_as(connection, list_id, entry.keys, key, now)
+            if held is None:
+                row = {"person_id": entry.person_id, "sealed": entry.sealed, "provider": entry.provider}
+                made = insert_new(signups, connection).values(invited_id=number, made_at=now, **row)
+                # Who was first is who they are: nobody else changes the name that is already there.
+                connection.execute(made.on_conflict_do_nothing())
+            connection.execute(sa.insert(notices), [_notice(number, key, JOIN, now)])
+        return True
+
+    def drop_old(self, before: float) -> int:
+        """Remove what was entered before then and never confirmed; return how many."""
+        old = signups.c.made_at < before
+        with self._database.read() as connection:  # most of the time: no write, no lock
+            if connection.execute(sa.select(signups.c.invited_id).where(old).limit(1)).first() is None:
+                return 0
+        with self._database.write() as connection:
+            if connection.dialect.name == "sqlite":  # else what is deleted stays readable in the file's gaps
+                connection.exec_driver_sql("PRAGMA secure_delete=ON")
+            return connection.execute(sa.delete(signups).where(old)).rowcount
+
     def stands_open(self, notice: Notice) -> bool:
         """Tell whether nothing that its reader has said stands against a "yes" to this invitation."""
         against = stands_firm(invited.c.address_key, invited.c.list_id, notice.asked_at)
@@ -140,24 +185,77 @@ class Invitations:
             only_writer(connection, wait=True)
             if bars.book(connection).edition != yes.edition:
                 raise Unavailable("never-mail rules have changed just now", remedy="Try again.")
-            mine = invited.c.id == notice.delivery_id - INVITED
-            against = stands_firm(invited.c.address_key, invited.c.list_id, notice.asked_at)
-            query = sa.select(invited.c.list_id, people.c.id, people.c.address_key)
-            query = query.join(people, people.c.address_key == invited.c.address_key).where(mine, ~against)
-            row = connection.execute(query).one_or_none()
+            keyrings.hold(connection, alone=False)
+            number = notice.delivery_id - INVITED
+            query = sa.select(invited.c.list_id).where(invited.c.id == number)
+            list_id = connection.execute(query).scalar_one()
+            firm = _is_firm(connection, yes.keys, list_id, notice.asked_at)
+            who = None if firm else _held(connection, yes.keys) or _brought_in(connection, number, yes, now)
             unused = notices.c.id == notice.id, notices.c.confirmed_at.is_(None)
             used = sa.update(notices).where(*unused).values(confirmed_at=now).returning(notices.c.id)
-            if row is None or connection.execute(used).first() is None:
+            if who is None or connection.execute(used).first() is None:
                 return False
-            _join(connection, row.list_id, row.id, yes, now)
-            connection.execute(sa.insert(unheeded).values(address_key=row.address_key))
+            connection.execute(sa.delete(signups).where(signups.c.invited_id == number))
+            _join(connection, list_id, who.id, yes, now)
+            connection.execute(sa.insert(unheeded).values(address_key=who.address_key))
             # The deed last, and the lifting, which writes one of its own.
-            append(connection, deed.noting(key=row.address_key.hex()))
-            scope = list_scope(row.list_id)
+            append(connection, deed.noting(key=who.address_key.hex()))
+            scope = list_scope(list_id)
             lifting = replace(deed, action=Action.SUPPRESS_LIFT, subject=scope)
             lift_within(connection, yes.keys, scope, Act.CONFIRMED, lifting)
         heed(self._database)
         return True
+
+
+def _held(connection: sa.Connection, keys: Sequence[bytes]) -> Held | None:
+    """Return whom we hold under one of these keys."""
+    query = sa.select(people.c.id, people.c.address_key, people.c.sealed, people.c.version)
+    row = connection.execute(query.where(people.c.address_key.in_(keys))).first()
+    return Held(*row) if row else None
+
+
+def _is_firm(
+    connection: sa.Connection, keys: Sequence[bytes], list_id: int, since: float | None = None
+) -> bool:
+    """Tell whether a "no" stands under one of these keys that coming onto a list does not lift."""
+    under = suppressions.c.address_key.in_(keys)
+    against = is_firm(sa.literal(list_id), since)
+    return connection.execute(sa.select(suppressions.c.scope).where(under, against)).first() is not None
+
+
+def _todays(connection: sa.Connection, keys: Sequence[bytes]) -> bytes:
+    """Return the one of somebody's keys that whoever is new is held under."""
+    use = keyrings.use(connection)
+    found = [key for key in keys if use is None or key[0] == use.lookup]
+    if not found:
+        raise Unavailable("the key ring here is older than the database", remedy="Run `tocsin keys check`.")
+    return found[0]
+
+
+def _asked_as(connection: sa.Connection, list_id: int, keys: Sequence[bytes], key: bytes, now: float) -> int:
+    """Return the number under which somebody is asked, by any of their keys; made if they never were."""
+    mine = invited.c.list_id == list_id, invited.c.address_key.in_(keys)
+    made = insert_new(invited, connection).values(list_id=list_id, address_key=key, asked_at=now)
+    query = sa.select(invited.c.id, invited.c.address_key).where(*mine)
+    rows = connection.execute(query).all()
+    if not rows:
+        connection.execute(made.on_conflict_do_nothing())
+        rows = connection.execute(query).all()
+    same = next((row for row in rows if row.address_key == key), None)
+    if same is None:
+        connection.execute(sa.update(invited).where(invited.c.id == rows[0].id).values(address_key=key))
+    return int((same or rows[0]).id)
+
+
+def _brought_in(connection: sa.Connection, number: int, yes: Yes, now: float) -> Held | None:
+    """Hold from now on whoever has signed up; None where that was never so, or is dropped."""
+    row = connection.execute(sa.select(signups).where(signups.c.invited_id == number)).one_or_none()
+    if row is None:
+        return None
+    key = _todays(connection, yes.keys)
+    record = {"id": row.person_id, "address_key": key, "sealed": row.sealed, "provider": row.provider}
+    connection.execute(sa.insert(people).values(**record, created_at=now, updated_at=now))
+    return Held(row.person_id, key, row.sealed, 1)
 
 
 def _write_asked(

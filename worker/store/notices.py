@@ -15,9 +15,9 @@ from worker.store.suppressions import stands_firm, suppressed
 
 #: Notices that one address gets in a day, whoever asks, so that nobody can be bombed.
 MOST_A_DAY = 3
-_DAY = 86_400.0
+DAY = 86_400.0
 #: Seconds after which one is not even counted any more.
-_KEPT = 30 * _DAY
+_KEPT = 30 * DAY
 _OPEN = ("waiting", "sending")
 #: What asks somebody to come onto a list: by an operator's wish, and by what they entered themselves.
 INVITE, JOIN = "invite", "join"
@@ -62,7 +62,7 @@ class Notices:
         with self._database.write() as connection:
             # Held until the end, so that two who ask at once do not both see room for the last.
             key = connection.execute(person.where(mine).with_for_update(of=people)).scalar_one_or_none()
-            recent = notices.c.address_key == key, notices.c.asked_at > now - _DAY
+            recent = notices.c.address_key == key, notices.c.asked_at > now - DAY
             count = sa.select(sa.func.count()).select_from(notices).where(*recent)
             if key is None or connection.execute(count).scalar_one() >= MOST_A_DAY:
                 return False

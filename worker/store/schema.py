@@ -352,6 +352,18 @@ invited = Table(
     sqlite_autoincrement=True,
 )
 
+#: Who has entered an address in a form and not confirmed it yet: nobody's member, in no plan, and soon gone.
+signups = Table(
+    "signups",
+    metadata,
+    Column("invited_id", ForeignKey("invited.id"), primary_key=True),
+    # What they are held under once they have: minted before sealing, as people's.
+    Column("person_id", Id, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("provider", String(16), nullable=False),
+    Column("made_at", Double, nullable=False),
+)
+
 #: What became known of a delivery beside how it ended: an opt-out, a complaint, a late bounce.
 facts = Table(
     "facts",

@@ -111,16 +111,22 @@ def suppressed(
 def stands_firm(
     address_key: sa.ColumnElement[bytes], list_id: sa.ColumnElement[int], since: float | None = None
 ) -> sa.ColumnElement[bool]:
-    """Return the SQL condition "a no stands that coming onto this list by one's own word does not lift".
+    """Return the SQL condition "a no stands that coming onto this list by one's own word does not lift"."""
+    theirs = suppressions.c.address_key == address_key
+    return sa.select(sa.literal(1)).where(theirs, is_firm(list_id, since)).exists()
 
-    That is one to everything, an operator's, and one to this list said `since` (UTC seconds).
+
+def is_firm(list_id: sa.ColumnElement[int], since: float | None = None) -> sa.ColumnElement[bool]:
+    """Return the SQL condition on a suppression by which coming onto this list does not lift it.
+
+    It is one to everything, an operator's, or one to this list said `since` (UTC seconds).
     """
     said = suppressions.c
     of_list = said.scope == sa.literal("list:").concat(sa.cast(list_id, sa.String))
     firm = [said.scope == EVERYTHING, sa.and_(of_list, said.reason == "operator")]
     if since is not None:
         firm.append(sa.and_(of_list, said.created_at >= since))
-    return sa.select(sa.literal(1)).where(said.address_key == address_key, sa.or_(*firm)).exists()
+    return sa.or_(*firm)
 
 
 def among(connection: sa.Connection, keys: Collection[bytes]) -> tuple[str, tuple[object, ...]]:

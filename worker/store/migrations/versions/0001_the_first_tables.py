@@ -204,6 +204,16 @@ def upgrade() -> None:
     with op.batch_alter_table("invited", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_invited_address_key"), ["address_key"], unique=False)
     op.create_table(
+        "signups",
+        sa.Column("invited_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("person_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.Column("provider", sa.String(length=16), nullable=False),
+        sa.Column("made_at", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["invited_id"], ["invited.id"], name=op.f("fk_signups_invited_id")),
+        sa.PrimaryKeyConstraint("invited_id", name=op.f("pk_signups")),
+    )
+    op.create_table(
         "unheeded",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("address_key", sa.LargeBinary(length=16), nullable=False),
