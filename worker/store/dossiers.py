@@ -244,6 +244,8 @@ class Dossiers:
             connection.execute(sa.delete(notices).where(notices.c.address_key.in_(keys)))
             asked = sa.select(invited.c.id).where(invited.c.address_key.in_(keys))
             connection.execute(sa.delete(signups).where(signups.c.invited_id.in_(asked)))
+            # The "no" keeps them from being invited; that they were is nothing to keep.
+            connection.execute(sa.delete(invited).where(invited.c.address_key.in_(keys)))
             # There is no membership left to be marked.
             connection.execute(sa.delete(unheeded).where(unheeded.c.address_key.in_(keys)))
             if deed is not None:

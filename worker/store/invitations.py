@@ -1,7 +1,7 @@
 """Invitations: whom an operator asks whether they want to be on a list, once ever, and what their "yes" does.
 
-Owns the table of who was asked, which outlives the person and is all that "once ever" rests on, and the one
-transaction of the answer. Refuses: keys and records (callers open and hash), to ask anybody who said no, and
+Owns the table of who was asked, which is all that "once ever" rests on, and the one transaction of the answer.
+Refuses: keys and records (callers open and hash), to ask anybody who said no, and
 to take a "yes" for more than the one list it was shown for.
 """
 

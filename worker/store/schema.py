@@ -338,8 +338,8 @@ notices = Table(
     sqlite_autoincrement=True,
 )
 
-#: Who was once asked whether they want to be on a list, so that nobody is asked twice: it outlives the person
-#: and each notice. Its rows stand as deliveries where a mail's links are read (INVITED).
+#: Who was once asked whether they want to be on a list, so that nobody is asked twice: it outlives membership
+#: and notice. Its rows stand as deliveries where a mail's links are read (INVITED).
 invited = Table(
     "invited",
     metadata,
