@@ -48,7 +48,7 @@ from worker.store.policies import Policies
 from worker.store.records import Records
 from worker.store.schema import consents, deliveries, invited, memberships, notices, people, signups
 from worker.store.staging import Staged
-from worker.store.suppressions import EVERYTHING, Act, Suppression, Suppressions
+from worker.store.suppressions import EVERYTHING, Suppression, Suppressions
 from worker.store.wishes import Wishes, wish
 from worker.tokens import Purpose
 from worker.web import Staff, create_app
@@ -534,7 +534,7 @@ def test_from_the_invitation_to_the_proof(desk: Desk, clock: Any) -> None:
 
 
 def test_once_ever(desk: Desk, clock: Any) -> None:
-    """Neither another run, nor other keys, nor an erasure, which leaves a "no" alone, has anybody asked twice."""
+    """Neither another run, nor other keys, nor an erasure, which leaves a "no", has anybody asked twice."""
     desk.invited(clock)
     assert desk.invite() == Summary(0, Counter({"asked before": 2}))
     keyrings.require(desk.database, desk.keyring)

@@ -55,6 +55,7 @@ def invite(
     """
     with session.opened() as tocsin:
         one = tocsin.people.find_lists([slug])[0]
+        session.mind_examples(tocsin, dry_run=dry_run)
         told = _Told(slug, dry_run=dry_run)
         try:
             if csv:

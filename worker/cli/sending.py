@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from worker import calendar, sections
+from worker import calendar
 from worker.campaigns import Plan
 from worker.cli import accounts, checking, completion, grammar, session, statuses, terminal, trying, watching
 from worker.content import appeals
@@ -114,7 +114,7 @@ def _send(tocsin: Wiring, order: Order, manner: _Manner) -> int:
     told = _facts(plan, order)
     if not manner.as_json:
         _show(plan, order)
-    _mind_examples(tocsin, dry_run=manner.dry_run)
+    session.mind_examples(tocsin, dry_run=manner.dry_run)
     if not plan.recipients:
         raise Refused("nobody on these lists would be written to", remedy=_why_nobody(plan))
     if manner.dry_run:
@@ -190,20 +190,6 @@ def _facts(plan: Plan, order: Order) -> dict[str, object]:
         "digest": plan.digest,
         "campaign": None,
     }
-
-
-def _mind_examples(tocsin: Wiring, *, dry_run: bool) -> None:
-    """Refuse to send with our example names in it, but to a server on this machine (a try)."""
-    if not (left := tocsin.settings.examples_left()):
-        return
-    relays = tocsin.settings.all_relays().values()
-    if dry_run or all(sections.is_loopback(relay.host) for relay in relays):
-        terminal.warn(f"Still at their examples: {', '.join(left)}.")
-        return
-    raise WrongUse(
-        f"these settings are still at their examples: {', '.join(left)}",
-        remedy=f"Set them in {tocsin.settings.file or 'TOCSIN_* variables'}: every mail shows them.",
-    )
 
 
 def _why_nobody(plan: Plan) -> str:

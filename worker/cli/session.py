@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from worker import settings
+from worker import sections, settings
 from worker.campaigns import Doorbell
 from worker.cli import loading, terminal
 from worker.deeds import Action, Deed, Fact
@@ -94,6 +94,20 @@ def log_folder(found: Settings) -> Path:
 def deed(tocsin: Wiring, action: Action, subject: str = "", **facts: Fact) -> Deed:
     """Return what the operator does now, for the audit log."""
     return Deed(tocsin.clock(), operator(), action, subject, facts)
+
+
+def mind_examples(tocsin: Wiring, *, dry_run: bool) -> None:
+    """Refuse to write to people under our example names, but through a server on this machine (a try)."""
+    if not (left := tocsin.settings.examples_left()):
+        return
+    relays = tocsin.settings.all_relays().values()
+    if dry_run or all(sections.is_loopback(relay.host) for relay in relays):
+        terminal.warn(f"Still at their examples: {', '.join(left)}.")
+        return
+    raise WrongUse(
+        f"these settings are still at their examples: {', '.join(left)}",
+        remedy=f"Set them in {tocsin.settings.file or 'TOCSIN_* variables'}: every mail shows them.",
+    )
 
 
 def celery(found: Settings) -> "Celery":

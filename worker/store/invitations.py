@@ -1,8 +1,8 @@
 """Invitations: whom an operator asks whether they want to be on a list, once ever, and what their "yes" does.
 
-Owns the table of who was asked, which is all that "once ever" rests on, and the one transaction of the answer.
-Refuses: keys and records (callers open and hash), to ask anybody who said no, and
-to take a "yes" for more than the one list it was shown for.
+Owns the table of who was asked, which is all that "once ever" rests on, and the one transaction of the
+answer. Refuses: keys and records (callers open and hash), to ask anybody who said no, and to take a "yes" for
+more than the one list it was shown for.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
