@@ -149,7 +149,7 @@ class Invitations:
         if one is None:
             return None
         discreet = self._policies.get(one.id).discreet
-        return About(self._senders.get(discreet, ""), one.title, discreet=discreet)
+        return About(self._senders[discreet], one.title, discreet=discreet)
 
     def enter(self, mark: str, text: str, name: str, language: str) -> bool | None:
         """Take what was entered in a form; None where it is not open, False where that is no address.
@@ -181,7 +181,8 @@ class Invitations:
     def _signed_up_to(self, mark: str) -> List | None:
         number = self._marks.read(Purpose.SIGN_UP, mark)
         one = next((each for each in self._people.lists() if each.id == number), None)
-        return one if one is not None and self._policies.get(one.id).sign_up else None
+        policy = self._policies.get(one.id) if one else None
+        return one if policy and policy.sign_up and policy.discreet in self._senders else None
 
     def open(self, notice: Notice) -> bool:
         """Tell whether a "yes" to this can still be taken."""

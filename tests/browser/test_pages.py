@@ -20,9 +20,11 @@ from playwright.sync_api import Page, expect
 from worker import processes
 from worker.addresses import parse
 from worker.cli import dossiers
+from worker.deeds import Action, Deed
 from worker.feedback import OptOuts
 from worker.invitations import Invitations
 from worker.notices import Confirmations
+from worker.policies import Policy
 from worker.preferences import Preferences, Topic
 from worker.rights import Rights
 from worker.sealing import Keyring, Person
@@ -32,6 +34,7 @@ from worker.store.database import Database
 from worker.store.notices import Notices
 from worker.store.people import People
 from worker.store.plans import Draft, Plans
+from worker.store.policies import Policies
 from worker.store.schema import deliveries, notices, suppressions
 from worker.store.staging import Staged
 from worker.tokens import Purpose
@@ -58,6 +61,8 @@ class _Anybody:
         """Turn nobody away."""
         return 0
 
+    entered = guessed
+
 
 def main(folder: Path) -> None:
     """Serve pages for each of the readers; the first line out says where."""
@@ -71,7 +76,10 @@ def main(folder: Path) -> None:
             key = keyring.address_key(person.address)
             opened.add([Staged(key, number, sealed, "other", consent, 1_780_000_000.0)])
         opened.finish("urgent", "Urgent appeals", 1.0)
-    rule = Rule((store.find_lists(["urgent"])[0].id,))
+    store.new_ids(len(READERS))  # theirs were not minted
+    listed = store.find_lists(["urgent"])[0].id
+    Policies(database).set(listed, Policy(sign_up=True), 1.0, Deed(1.0, "op", Action.LISTS_POLICY))
+    rule = Rule((listed,))
     plans = Plans(database, batch_size=100)
     plans.slice(
         plans.record(Draft("a", "{}", rule, "d", "running", "op", "op", 0.0, "UTC", None), 1.0), 100, 1.0
@@ -83,6 +91,7 @@ def main(folder: Path) -> None:
         name: keyring.marks().mark(Purpose.OPT_OUT, number) for name, number in zip(READERS, ids, strict=True)
     }
     marks |= {f"notice {number}": keyring.marks().mark(Purpose.NOTICE, number) for number in range(1, 40)}
+    marks |= {"sign-up": keyring.marks().mark(Purpose.SIGN_UP, listed)}
     marks |= {"test": keyring.marks().mark(Purpose.OPT_OUT, 0), "forged": "a" * 32}
     opt_outs = OptOuts(
         database, keyring, sender="Example Equality", discreet_sender="Letters", clock=time.time
@@ -95,18 +104,19 @@ def main(folder: Path) -> None:
     preferences = Preferences(
         database, opt_outs, rights, offers_discreet=True, topics=topics, clock=time.time
     )
+    invitations = Invitations(
+        database,
+        keyring,
+        senders={False: "Example Equality", True: "Letters"},
+        random=secrets.token_bytes,
+        clock=time.time,
+    )
     confirmations = Confirmations(
         Notices(database),
         opt_outs,
         rights,
         preferences,
-        Invitations(
-            database,
-            keyring,
-            senders={False: "Example Equality", True: "Letters"},
-            random=secrets.token_bytes,
-            clock=time.time,
-        ),
+        invitations,
         keyring.marks(),
         portray=lambda subject: dossiers.facts(subject, {}),
         note=lambda _deed: None,
@@ -117,7 +127,7 @@ def main(folder: Path) -> None:
         for folder in ("web", "locale")
         for path in (_ROOT / "templates" / folder).iterdir()
     }
-    app = create_app(Staff(opt_outs, preferences, confirmations, _Anybody()), files)
+    app = create_app(Staff(opt_outs, preferences, confirmations, _Anybody(), invitations), files)
 
     def ready(port: int) -> None:
         keys = {name: keyring.address_key(one.address).hex() for name, one in READERS.items()}
@@ -139,10 +149,11 @@ class Site:
         """Return the link in a reader's mail."""
         return f"{self.base}/o/{self.marks[name]}"
 
-    def notice(self, name: str) -> str:
-        """Return the link in the last notice to a reader."""
+    def notice(self, name: str = "") -> str:
+        """Return the link in the last notice to a reader, or to anybody."""
         query = sa.select(sa.func.max(notices.c.id))
-        query = query.where(notices.c.address_key == bytes.fromhex(self.keys[name]))
+        if name:
+            query = query.where(notices.c.address_key == bytes.fromhex(self.keys[name]))
         with self.database.read() as connection:
             number = connection.execute(query).scalar_one()
         return f"{self.base}/n/{self.marks[f'notice {number}']}"
@@ -280,6 +291,7 @@ def _pages(site: Site, page: Page, name: str) -> Iterator[str]:
     yield "undone"
     page.reload()
     yield "late"
+    yield from _signing_up(site, page, name)
     yield from _notices(site, page, name)
     page.goto(site.link("forged"))
     yield "lost"
@@ -287,6 +299,21 @@ def _pages(site: Site, page: Page, name: str) -> Iterator[str]:
     yield "test"
     page.goto(f"{site.base}/exit")
     yield "exit"
+
+
+def _signing_up(site: Site, page: Page, name: str) -> Iterator[str]:
+    """Enter a new address in the form, and confirm it."""
+    page.goto(f"{site.base}/s/{site.marks['sign-up']}")
+    yield "sign up"
+    page.locator("#address").fill(f"new-{name}@example.org")
+    page.locator("main button").click()
+    page.locator("form").wait_for(state="detached")
+    yield "asked to sign up"
+    page.goto(site.notice())
+    yield "confirm sign-up"
+    page.locator("main button").click()
+    page.locator("form").wait_for(state="detached")
+    yield "signed up"
 
 
 def _notices(site: Site, page: Page, name: str) -> Iterator[str]:
@@ -335,10 +362,10 @@ def test_nothing_stands_in_a_readers_way(
         assert axe(page) == [], stage
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width, stage
         seen.append(page.evaluate("() => document.documentElement.dir"))
-    assert len(seen) == 22
+    assert len(seen) == 26
     # Those that belong to nobody speak the browser's language.
     own = "rtl" if name == "arabic" else "ltr"
-    assert seen == [own] * 7 + [own, own, own, "rtl"] * 3 + ["rtl"] * 3
+    assert seen == [own] * 7 + ["rtl"] * 4 + [own, own, own, "rtl"] * 3 + ["rtl"] * 3
 
 
 if __name__ == "__main__":

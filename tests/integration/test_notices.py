@@ -535,7 +535,7 @@ def test_from_the_invitation_to_the_proof(desk: Desk, clock: Any) -> None:
 
 def test_once_ever(desk: Desk, clock: Any) -> None:
     """Neither another run, nor other keys, nor an erasure, which leaves a "no", has anybody asked twice."""
-    desk.invited(clock)
+    links = desk.invited(clock)
     assert desk.invite() == Summary(0, Counter({"asked before": 2}))
     keyrings.require(desk.database, desk.keyring)
     ring = desk.keyring.with_new(secrets.token_bytes).using_newest()
@@ -546,6 +546,8 @@ def test_once_ever(desk: Desk, clock: Any) -> None:
     assert rotation.run(lambda _: None).renewed == 2
     desk.keyring = ring
     desk.build()
+    for mark in links:
+        assert desk.pages.pending(mark) is not None
     assert desk.invite() == Summary(0, Counter({"asked before": 2}))
     vera = desk.rights.find("vera@example.org")
     desk.rights.forget(vera, "cli", replace(_DEED, action=Action.PEOPLE_FORGET))
@@ -592,6 +594,14 @@ def test_a_no_after_the_mail_stands(desk: Desk, clock: Any, scope: str) -> None:
     else:
         done = desk.ask("POST", f"/o/{token}", {"choice": "leave"})
     assert desk.ask("POST", f"/n/{mark}", shown.fields).status == 410
+    notice, reader = (
+        desk.store.find(desk.keyring.marks().read(Purpose.NOTICE, mark) or 0),
+        desk.opt_outs.reader(token),
+    )
+    assert notice is not None
+    assert reader is not None
+    # Even where the page was asked a moment before it.
+    assert not desk.invitations.confirm(notice, reader, shown.read)
     assert [row[0] for row in desk.members()] == [0, 0]
     if scope == "list":
         assert desk.ask("POST", f"/o/{token}", done.fields).status == 200

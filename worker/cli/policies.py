@@ -14,6 +14,7 @@ import typer
 from worker import policies
 from worker.cli import completion, grammar, session, terminal
 from worker.deeds import Action
+from worker.errors import Refused
 from worker.policies import Policy
 
 
@@ -89,6 +90,11 @@ def policy(  # noqa: PLR0913 - one for each option
         before = tocsin.policies.get(found.id)
         flags = {"confirmed": confirmed, "discreet": discreet, "special": special, "sign_up": sign_up}
         wanted = _wanted(before, basis, proof, flags)
+        if wanted.sign_up and wanted.discreet and tocsin.settings.discreet is None:
+            raise Refused(
+                "the form of a discreet list has no name to write under",
+                remedy="Set the neutral names: [discreet] in tocsin.toml.",
+            )
         if wanted != before:
             terminal.ask(f"Ask this of everybody on {slug}: {'; '.join(policies.told(wanted))}", agreed=yes)
             deed = session.deed(tocsin, Action.LISTS_POLICY, slug, policy=wanted.to_json())
