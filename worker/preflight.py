@@ -24,6 +24,8 @@ from worker.soundings import rules as soundings
 
 #: The rule that an audience breaks; planning counts.
 LACKING = table.LACKING
+#: The rule about topics; whoever has read the settings looks.
+UNTITLED = table.UNTITLED
 #: Every rule, by its name.
 RULES: Mapping[str, Rule] = {rule.name: rule for rule in (*table.OWN, *soundings.RULES)}
 

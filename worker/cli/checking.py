@@ -118,6 +118,11 @@ def examined(
         return Result(None, _unreadable(folder, error))
     except WrongUse as error:
         return Result(None, [SOURCE.found(str(error), "templates/look")])
+    topics = {topic for version in trial.appeal.languages.values() for topic in version.topics}
+    findings += [
+        preflight.UNTITLED.found(f"{topic} has no title", "settings")
+        for topic in sorted(topics - found.topics.keys())
+    ]
     if outside:
         findings += _outside(trial, online=online)
     if lists:

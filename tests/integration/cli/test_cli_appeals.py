@@ -58,6 +58,19 @@ def test_a_broken_appeal_is_listed_as_broken(workspace: Path, tocsin: Tocsin) ->
     assert "tocsin appeals check other" in tocsin("appeals").out
 
 
+def test_a_topic_that_readers_cannot_see_is_told(workspace: Path, tocsin: Tocsin) -> None:
+    """It can be said no to by an operator only, until the settings give it a title."""
+    file = workspace / "templates" / "appeals" / SLUG / "en.md"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("---\n", "---\ntopics: [petitions]\n", 1), encoding="utf-8")
+    told = tocsin("appeals", "check", SLUG, "--json").json["findings"]
+    assert [one["what"] for one in told if one["name"] == "topics.untitled"] == ["petitions has no title"]
+    with (workspace / "tocsin.toml").open("a", encoding="utf-8") as config:
+        config.write('\n[topics.petitions]\ntitle = "Petitions"\n')
+    told = tocsin("appeals", "check", SLUG, "--json").json["findings"]
+    assert "topics.untitled" not in {one["name"] for one in told}
+
+
 def test_a_good_appeal_is_said_to_be_well(workspace: Path, tocsin: Tocsin) -> None:
     """Every language and form was made, and what it asks of people without a fallback is told."""
     ran = tocsin("appeals", "check", SLUG, "--json")

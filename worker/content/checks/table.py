@@ -76,9 +76,15 @@ SLOW: Final = Rule(
     "a loop or condition by which every reader gets another page, which takes a hundred times longer to send",
     "Show fields as they are, and ask of them only whether they are there, or which of a few they are.",
 )
+UNTITLED: Final = Rule(
+    "topics.untitled",
+    Severity.NOTE,
+    "a topic of the appeal that readers cannot say no to on their page: the settings give it no title",
+    'Name it in tocsin.toml, as in [topics.petitions] with title = "Petitions".',
+)
 #: Rules of this module's own, and those of every module above.
 OWN: Final = (
-    *(SOURCE, UNFILLABLE, FALLBACK, LACKING, COPY, SLOW),
+    *(SOURCE, UNFILLABLE, FALLBACK, LACKING, COPY, SLOW, UNTITLED),
     *(*hrefs.RULES, *structure.RULES, *agreement.RULES, *colours.RULES, *clients.RULES),
     *(*wording.RULES, *required.RULES, *special.RULES, *wire.RULES),
 )
