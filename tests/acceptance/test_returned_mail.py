@@ -92,39 +92,39 @@ def _running(relay: Relay, port: int) -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # aiosmtpd does not close the link that we cut
-def test_a_later_bounce_settles_what_was_unconfirmed(any_office: "Office", free_port: int) -> None:
+def test_a_later_bounce_settles_what_was_unconfirmed(office: "Office", free_port: int) -> None:
     """By Maildir while workers run, and by a mail server's pipe; everybody is accounted for all the way."""
-    maildir = any_office.home / "returned"
+    maildir = office.home / "returned"
     for name in ("new", "cur", "tmp"):
         (maildir / name).mkdir(parents=True)
     people = ["anna", "ben", "carl", "dora"]
     anna, ben, carl, dora = (f"{name}@{name}.example.org" for name in people)
     relay = Relay(frozenset({anna, ben}))
     with _running(relay, free_port):
-        any_office.configure(relay_port=free_port)
-        with (any_office.home / "tocsin.toml").open("a", encoding="utf-8") as config:
+        office.configure(relay_port=free_port)
+        with (office.home / "tocsin.toml").open("a", encoding="utf-8") as config:
             config.write(f'[inbox]\nmaildir = "{maildir}"\n')
-        any_office.import_people([f"{name}@{name}.example.org,{name.title()}" for name in people])
-        with any_office.up():
-            any_office.run("send", "chechnya-report", "--list", "people", "--yes", "--wait")
-            assert any_office.verify("chechnya-report-1") == {"sent": 2, "unconfirmed": 2}
-            assert len(any_office.run("unconfirmed", "chechnya-report-1", "--json").json) == 2
+        office.import_people([f"{name}@{name}.example.org,{name.title()}" for name in people])
+        with office.up():
+            office.run("send", "chechnya-report", "--list", "people", "--yes", "--wait")
+            assert office.verify("chechnya-report-1") == {"sent": 2, "unconfirmed": 2}
+            assert len(office.run("unconfirmed", "chechnya-report-1", "--json").json) == 2
 
             (maildir / "new" / "1").write_text(relay.report(anna, "5.1.1", "User unknown"), encoding="utf-8")
             (maildir / "new" / "2").write_text(relay.report(carl, "5.2.2", "Over quota"), encoding="utf-8")
             assert processes.until(lambda: not [*(maildir / "new").iterdir()], seconds=60)
             piped = relay.report(ben, "5.2.2", "Over quota")
-            any_office.run("inbox", "read", "-", given=piped)
-            any_office.run("inbox", "read", "-", given=piped)  # twice is once
+            office.run("inbox", "read", "-", given=piped)
+            office.run("inbox", "read", "-", given=piped)  # twice is once
 
-            assert any_office.verify("chechnya-report-1") == {"sent": 2, "bounced": 2}
-            account = any_office.run("report", "chechnya-report-1", "--json").json
+            assert office.verify("chechnya-report-1") == {"sent": 2, "bounced": 2}
+            account = office.run("report", "chechnya-report-1", "--json").json
             assert account["facts"] == {"address gone": 1, "bounced later": 1}
-            any_office.run("suppress", "check", anna, code=1)
-            any_office.run("suppress", "check", ben, carl, dora)
+            office.run("suppress", "check", anna, code=1)
+            office.run("suppress", "check", ben, carl, dora)
 
-            again = any_office.run("send", "chechnya-report", "--list", "people", "--dry-run", "--json").json
+            again = office.run("send", "chechnya-report", "--list", "people", "--dry-run", "--json").json
     assert again["recipients"] == 3  # all but whose mailbox is gone
-    assert any_office.verify("chechnya-report-1") == {"sent": 2, "bounced": 2}
-    named = [*(any_office.home / "var").rglob("*.log"), any_office.home / "up.log"]
+    assert office.verify("chechnya-report-1") == {"sent": 2, "bounced": 2}
+    named = [*(office.home / "var").rglob("*.log"), office.home / "up.log"]
     assert not [file for file in named for name in people if f"{name}@" in file.read_text(encoding="utf-8")]
